@@ -1,0 +1,211 @@
+"""The headless command for many videos: one folder of results each, one line each, no surprises."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import glob
+import json
+import sys
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from demo.cli import (
+    EXIT_FAILED,
+    EXIT_OK,
+    Progress,
+    budget_from,
+    explain,
+    parse_box,
+    parse_point,
+    prompts_from,
+    settings_from,
+)
+from demo.pipeline import Cancelled, Models, run
+from demo.project import ObjectPrompt, Settings, object_color
+from media import InputError
+
+VIDEO_SUFFIXES = {
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp",
+    ".wmv", ".flv", ".gif",
+}  # fmt: skip
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+COLUMNS = ("video", "box", "point", "mask", "frame", "name", "start", "end")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video, what to follow in it, and where its results go."""
+
+    video: Path
+    folder: Path
+    objects: list[ObjectPrompt]
+    settings: Settings
+
+
+def find_videos(source: str) -> list[Path]:
+    """Videos that `source` names: a folder, a file, a pattern, or a .txt list of paths.
+
+    In a folder its videos count, and each subfolder that holds pictures counts as one.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [
+            p for p in sorted(path.iterdir())
+            if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and _holds_pictures(p))
+        ]  # fmt: skip
+        if not found and _holds_pictures(path):
+            found = [path]
+    elif path.suffix.lower() == ".txt" and path.is_file():
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        found = [path.parent / line for line in lines if line and not line.startswith("#")]
+    elif path.exists():
+        found = [path]
+    else:
+        found = [Path(p) for p in sorted(glob.glob(source))]
+    if not found:
+        raise InputError(
+            f"No video was found at {source}; give a folder with videos, a file, a pattern or a "
+            ".txt list of paths."
+        )
+    return found
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(p.suffix.lower() in PICTURE_SUFFIXES for p in folder.iterdir())
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """The list of jobs, checked as far as that goes without opening a video."""
+    settings = settings_from(args, args.do)
+    videos = find_videos(args.source)
+    if args.jobs:
+        if args.prompts or args.point or args.box or args.mask:
+            raise InputError("Give either --jobs or a prompt for all videos, not both.")
+        return _name_folders(args.out, _jobs_from_csv(args.jobs, videos, settings))
+    objects = prompts_from(args)
+    return _name_folders(args.out, [(video, objects, settings) for video in videos])
+
+
+def _jobs_from_csv(
+    path: Path, videos: list[Path], settings: Settings
+) -> list[tuple[Path, list[ObjectPrompt], Settings]]:
+    """Rows of the same video are objects of that video, in order."""
+    by_name = {key: v for v in videos for key in (v.name, v.stem, str(v))}
+    jobs: dict[Path, tuple[list[ObjectPrompt], Settings]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            unknown = set(rows.fieldnames or ()) - set(COLUMNS)
+            if "video" not in (rows.fieldnames or ()) or unknown:
+                raise InputError(
+                    f"{path} needs a column “video” and may have {', '.join(COLUMNS[1:])}"
+                    + (f"; it also has {', '.join(sorted(map(str, unknown)))}." if unknown else ".")
+                )
+            for line, row in enumerate(rows, start=2):
+                video = by_name.get(row["video"] or "")
+                if video is None:
+                    raise InputError(f"{path}, line {line}: there is no video “{row['video']}”.")
+                objects, span = jobs.get(video, ([], settings))
+                try:
+                    for key in ("start", "end"):
+                        if row.get(key):
+                            span = replace(span, **{key: int(row[key])})
+                    number = len(objects) + 1
+                    objects.append(
+                        ObjectPrompt(
+                            id=number,
+                            name=row.get("name") or f"object {number}",
+                            color=object_color(number),
+                            frame=int(row.get("frame") or 0),
+                            points=tuple(parse_point(p) for p in (row.get("point") or "").split()),
+                            box=parse_box(row["box"]) if row.get("box") else None,
+                            mask=path.parent / row["mask"] if row.get("mask") else None,
+                        )
+                    )
+                except ValueError as error:  # InputError too: both name what is wrong
+                    raise InputError(f"{path}, line {line}: {error}") from error
+                jobs[video] = (objects, span)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if not jobs:
+        raise InputError(f"{path} names no video.")
+    return [(video, objects, span) for video, (objects, span) in jobs.items()]
+
+
+def _name_folders(
+    out: Path, jobs: list[tuple[Path, list[ObjectPrompt], Settings]]
+) -> list[Job]:
+    """Results go to OUT/<name without ending>; two videos of the same name keep their endings."""
+    stems = [video.stem for video, _, _ in jobs]
+    names = [
+        video.name.replace(".", "_") if stems.count(video.stem) > 1 else video.stem
+        for video, _, _ in jobs
+    ]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise InputError(f"Two videos are called {twice}; their results would share one folder.")
+    return [Job(v, out / n, o, s) for n, (v, o, s) in zip(names, jobs, strict=True)]
+
+
+def run_batch(args: argparse.Namespace) -> int:
+    """Run every job; a failing video never stops the others.
+
+    Returns 0 if all were done (now or earlier) and 1 if any failed.
+    """
+    jobs = plan(args)[: args.limit]
+    models: Models | None = None
+    failures = 0
+    for number, job in enumerate(jobs, start=1):
+        if not args.json:
+            print(f"[{number}/{len(jobs)}] {job.video}")
+        models = models or Models(job.settings)
+        line = _run_job(job, args, models)
+        failures += line["status"] == "failed"
+        if args.json:
+            print(json.dumps(line), flush=True)
+        else:
+            print("  " + (line["error"] or f"{line['status']}, {line['seconds']} s, {job.folder}"))
+    return EXIT_FAILED if failures else EXIT_OK
+
+
+def _run_job(job: Job, args: argparse.Namespace, models: Models) -> dict[str, Any]:
+    progress = None if args.json else Progress()
+    line: dict[str, Any] = {
+        "video": str(job.video), "out": str(job.folder), "status": "done", "error": None,
+    }  # fmt: skip
+    worked = False
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal worked
+        worked = True
+        line["frames"] = total
+        if progress:
+            progress(stage, done, total)
+
+    began = time.perf_counter()
+    try:
+        result = run(
+            job.video, job.folder, job.objects, job.settings, budget=budget_from(args),
+            overwrite=args.overwrite, report=report, models=models,
+        )  # fmt: skip
+        line["status"] = "done" if worked else "skipped"
+        line["notes"] = result.notes
+    except (KeyboardInterrupt, Cancelled):
+        raise
+    except Exception as error:
+        if args.traceback:
+            traceback.print_exc(file=sys.stderr)
+        line["error"], _ = explain(error)
+        line["status"] = "failed"
+    finally:
+        if progress:
+            progress.close()
+    line["seconds"] = round(time.perf_counter() - began, 1)
+    return line

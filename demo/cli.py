@@ -1,0 +1,279 @@
+"""The command line: `python -m demo` opens the page, `track | segment | remove` do one video,
+`batch` does many."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from demo.project import Box, ObjectPrompt, Point, Settings, load_prompts, object_color
+from media import InputError
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+
+
+# ------------------------------------------------------------------------------ values of arguments
+
+
+def parse_point(text: str) -> Point:
+    """`x,y` or `x,y,1` lies on the object, `x,y,0` does not."""
+    try:
+        x, y, *label = text.split(",")
+        point = (float(x), float(y), int(label[0]) if label else 1)
+        if len(label) > 1 or point[2] not in (0, 1):
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"The point “{text}” is not x,y or x,y,1 (on the object) or x,y,0 (not on it)."
+        ) from None
+    return point
+
+
+def parse_box(text: str) -> Box:
+    """`x0,y0,x1,y1` in pixels, x1 and y1 just outside."""
+    try:
+        x0, y0, x1, y1 = (float(v) for v in text.split(","))
+    except ValueError:
+        raise InputError(f"The box “{text}” is not four numbers x0,y0,x1,y1.") from None
+    return x0, y0, x1, y1
+
+
+def prompts_from(args: argparse.Namespace) -> list[ObjectPrompt]:
+    """The objects that --prompts, or --point, --box and --mask, describe."""
+    if args.prompts:
+        if args.point or args.box or args.mask or args.name:
+            raise InputError("Give either --prompts or --point, --box, --mask and --name.")
+        return load_prompts(args.prompts)
+    return [
+        ObjectPrompt(
+            id=1,
+            name=args.name or "object",
+            color=object_color(1),
+            frame=args.frame,
+            points=tuple(parse_point(p) for p in args.point),
+            box=parse_box(args.box) if args.box else None,
+            mask=args.mask,
+        )
+    ]
+
+
+def settings_from(args: argparse.Namespace, do: str) -> Settings:
+    return Settings(
+        do=do,  # type: ignore[arg-type]  # argparse allows these three only
+        start=args.start,
+        end=args.end,
+        trim=args.trim,
+        tracker=args.tracker,
+        segmenter=args.segmenter,
+        inpainter=args.inpainter,
+        device=args.device,
+        dilate=args.dilate,
+    )
+
+
+# ------------------------------------------------------------------------------------------- parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    defaults = Settings()
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
+    prompt = parser.add_argument_group("what to follow")
+    prompt.add_argument(
+        "--point", action="append", default=[], metavar="X,Y[,0|1]",
+        help="a point on the object, or with ,0 one that is not; may be repeated",
+    )  # fmt: skip
+    prompt.add_argument("--box", metavar="X0,Y0,X1,Y1", help="a box around the object, in pixels")
+    prompt.add_argument("--mask", type=Path, metavar="PNG", help="a picture, white on the object")
+    prompt.add_argument(
+        "--frame", type=int, default=0, metavar="N",
+        help="the frame all this belongs to, from 0; followed both ways from there (default 0)",
+    )  # fmt: skip
+    prompt.add_argument("--name", help="what the object is called in the results")
+    prompt.add_argument("--prompts", type=Path, metavar="JSON", help="several objects from a file")
+    span = parser.add_argument_group("which part")
+    span.add_argument("--start", type=int, metavar="N", help="first frame to work on (default 0)")
+    span.add_argument("--end", type=int, metavar="N", help="the frame after the last one")
+    span.add_argument("--trim", action="store_true", help="write that part only, sound included")
+    how = parser.add_argument_group("how")
+    how.add_argument("--tracker", default=defaults.tracker, help="default %(default)s")
+    how.add_argument("--segmenter", default=defaults.segmenter, help="default %(default)s")
+    how.add_argument("--inpainter", default=defaults.inpainter, help="default %(default)s")
+    how.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1 or mps")
+    how.add_argument(
+        "--dilate", type=int, metavar="PIXELS",
+        help="grow the mask by this much before painting away (default: by the object's size)",
+    )  # fmt: skip
+    how.add_argument("--overwrite", action="store_true", help="replace results of another video")
+    limits = parser.add_argument_group("limits, checked before anything is decoded")
+    limits.add_argument("--max-megapixels", type=float, metavar="MP", help="largest frame")
+    limits.add_argument("--max-minutes", type=float, metavar="MIN", help="longest video")
+    parser.add_argument("--traceback", action="store_true", help="show where a failure happened")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; also read by the documentation's tests."""
+    parser = _Parser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--port", type=int, default=7860, help="the page's port (default 7860)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the page's address (default 127.0.0.1, this machine)"
+    )
+    commands = parser.add_subparsers(dest="command", parser_class=_Parser)
+    for name, text in (
+        ("track", "follow the object: tracked.mp4, tracks.csv, tracks.json"),
+        ("segment", "also cut it out: masks/, segmented.mp4"),
+        ("remove", "also paint it away: removed.mp4"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("input", type=Path, help="a video, a GIF, or a folder of pictures")
+        _add_run_options(command)
+    batch = commands.add_parser("batch", help="many videos, one folder of results each")
+    batch.add_argument(
+        "source", help="a folder, a video, a pattern such as 'clips/*.mp4', or a .txt list of paths"
+    )
+    batch.add_argument("--do", choices=("track", "segment", "remove"), default="track")
+    batch.add_argument(
+        "--jobs", type=Path, metavar="CSV",
+        help="one row per video: columns video, and any of box, point, mask, frame, name, start, end"
+        " (several points are separated by spaces)",
+    )  # fmt: skip
+    batch.add_argument("--json", action="store_true", help="print one JSON line per video")
+    batch.add_argument("--limit", type=int, metavar="N", help="stop after N videos")
+    _add_run_options(batch)
+    sample = commands.add_parser("sample", help="the main job on a sample clip, as in the README")
+    sample.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sample.add_argument("--traceback", action="store_true")
+    return parser
+
+
+# ----------------------------------------------------------------------------------------- commands
+
+
+class Progress:
+    """One bar per stage on the terminal, with frames done, speed and time left."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._bar is None or self._bar.desc != stage:
+            self.close()
+            # A log file gets a line every 10 seconds instead of ten a second.
+            interval = 0.2 if sys.stderr.isatty() else 10.0
+            self._bar = tqdm(total=total, unit="frame", mininterval=interval, dynamic_ncols=True)
+            self._bar.set_description_str(stage, refresh=False)
+            self._bar.desc = stage
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def run_one(args: argparse.Namespace) -> int:
+    """`track`, `segment` and `remove`."""
+    from demo.pipeline import run  # loads torch, which --help can do without
+
+    progress = Progress()
+    began = time.perf_counter()
+    try:
+        result = run(
+            args.input, args.out, prompts_from(args), settings_from(args, args.command),
+            budget=budget_from(args), overwrite=args.overwrite, report=progress,
+        )  # fmt: skip
+    finally:
+        progress.close()
+    for note in result.notes:
+        print(f"Note: {note}")
+    print(f"Done in {time.perf_counter() - began:.0f} s:")
+    for path in [*result.outputs, result.folder / "run.json"]:
+        print(f"  {path}")
+    return EXIT_OK
+
+
+def budget_from(args: argparse.Namespace):  # type: ignore[no-untyped-def]
+    """The limits on the input; a Budget, imported late like everything heavy here."""
+    from dataclasses import replace
+
+    from media.video import Budget
+
+    budget = Budget()
+    if args.max_megapixels is not None:
+        budget = replace(budget, max_frame_pixels=int(args.max_megapixels * 1_000_000))
+    if args.max_minutes is not None:
+        budget = replace(budget, max_seconds=args.max_minutes * 60)
+    return budget
+
+
+def dispatch(args: argparse.Namespace) -> int:
+    if args.command is None:
+        from demo.app import serve
+
+        return serve(host=args.host, port=args.port)
+    if args.command == "batch":
+        from demo.batch import run_batch
+
+        return run_batch(args)
+    if args.command == "sample":
+        from demo.sample import run_sample
+
+        return run_sample(args.out)
+    return run_one(args)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence for the user and the exit code that goes with it."""
+    from checkpoints import CheckpointError
+    from demo.pipeline import Cancelled
+
+    if isinstance(error, InputError):
+        return str(error), EXIT_BAD_INPUT
+    if isinstance(error, CheckpointError):
+        return str(error), EXIT_FAILED
+    if isinstance(error, KeyboardInterrupt | Cancelled):
+        return (
+            "Stopped. Finished stages are kept; the same command goes on from there.", EXIT_FAILED
+        )  # fmt: skip
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}; nothing unfinished was kept.", EXIT_FAILED
+    kind = type(error).__name__
+    return (
+        f"The run failed unexpectedly ({kind}: {error}); add --traceback to see where.", EXIT_FAILED
+    )  # fmt: skip
+
+
+def _on_terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 bad input."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, _on_terminate)  # a killed run tidies up like an interrupted one
+    show = False
+    try:
+        args = build_parser().parse_args(argv)
+        show = getattr(args, "traceback", False)
+        return dispatch(args)
+    except (Exception, KeyboardInterrupt) as error:
+        if show:
+            traceback.print_exc()
+        sentence, code = explain(error)
+        print(f"Error: {sentence}" if code != EXIT_OK else sentence, file=sys.stderr)
+        return code

@@ -1,0 +1,311 @@
+"""What one person asked for, what has been done so far, and what of it is out of date.
+
+A project is a folder. Each stage of the pipeline writes its results there and leaves a fingerprint
+of everything the result depends on; a stage whose fingerprint still fits is not run again. That is
+all there is to resuming after an interruption and to changing one setting and running once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from media import InputError
+from media.draw import PALETTE
+from media.masks import MaskFolder
+
+Task = Literal["track", "segment", "remove"]
+Point = tuple[float, float, int]
+Box = tuple[float, float, float, float]
+
+STATE_FILE = ".mixcut.json"
+OUTPUTS = ("tracked.mp4", "segmented.mp4", "removed.mp4", "masks", "tracks.json", "tracks.csv")
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """One thing to follow, and how the user pointed at it on one frame.
+
+    Attributes:
+        id: number from 1, the same in every file that is written.
+        points: (x, y, label) in pixels of the shown frame; label 1 = on the object, 0 = not on it.
+        box: x0 y0 x1 y1 in pixels.
+        mask: a black and white picture of the frame's size.
+        frame: index of the frame the prompt belongs to; following goes both ways from there.
+    """
+
+    id: int
+    name: str
+    color: str
+    frame: int = 0
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    mask: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and (self.box is not None or self.points):
+            raise InputError(f"{self.name}: give a mask, or points and a box, but not both.")
+        if self.mask is None and self.box is None and not any(p[2] == 1 for p in self.points):
+            raise InputError(
+                f"{self.name}: nothing says where it is; give a box, a mask, or at least one point "
+                "on the object."
+            )
+
+    def check(self, size: tuple[int, int], frame_count: int) -> None:
+        """Raise InputError if the prompt does not fit a video of `size` (height, width)."""
+        height, width = size
+        if not 0 <= self.frame < frame_count:
+            raise InputError(
+                f"{self.name}: frame {self.frame} does not exist; the video has frames 0 to "
+                f"{frame_count - 1}."
+            )
+        for x, y, _ in self.points:
+            if not (0 <= x < width and 0 <= y < height):
+                raise InputError(
+                    f"{self.name}: the point {x:g},{y:g} is outside the frame, which is {width} "
+                    f"pixels wide and {height} high."
+                )
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            if x1 - x0 < 1 or y1 - y0 < 1:
+                raise InputError(
+                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give x0,y0,x1,y1"
+                    " with x0 < x1 and y0 < y1."
+                )
+            if min(x1, width) - max(x0, 0) < 1 or min(y1, height) - max(y0, 0) < 1:
+                raise InputError(
+                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the frame, which"
+                    f" is {width} pixels wide and {height} high."
+                )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to do it; one value for the whole run.
+
+    Attributes:
+        do: `track` writes boxes, `segment` masks as well, `remove` also paints the objects away.
+        start, end: frames start <= i < end are worked on; None = from the first, to the last.
+        trim: write only that range (sound included) instead of the whole video.
+        dilate: pixels by which masks grow before painting; None = by the object's size.
+    """
+
+    do: Task = "track"
+    start: int | None = None
+    end: int | None = None
+    trim: bool = False
+    tracker: str = "mixformerv2_small"
+    segmenter: str = "mobile_sam"
+    inpainter: str = "propagation"
+    device: str = "auto"
+    dilate: int | None = None
+
+    def span(self, frame_count: int) -> range:
+        """The frames to work on; raises InputError if there are none."""
+        start = 0 if self.start is None else self.start
+        end = frame_count if self.end is None else min(self.end, frame_count)
+        if not 0 <= start < end:
+            raise InputError(
+                f"There is no frame between start {start} and end {end}; the video has "
+                f"{frame_count} frames, numbered from 0, and the end is not included."
+            )
+        return range(start, end)
+
+
+@dataclass(frozen=True)
+class TrackPoint:
+    """Where one object is on one frame; `box` is None while it is lost."""
+
+    box: Box | None
+    score: float
+
+    @property
+    def lost(self) -> bool:
+        return self.box is None
+
+
+@dataclass
+class Tracks:
+    """Boxes of all objects over the frames that were worked on: `points[frame][object id]`."""
+
+    points: dict[int, dict[int, TrackPoint]] = field(default_factory=dict)
+
+    def put(self, frame: int, object_id: int, point: TrackPoint) -> None:
+        self.points.setdefault(frame, {})[object_id] = point
+
+    def at(self, frame: int) -> Mapping[int, TrackPoint]:
+        return self.points.get(frame, {})
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def source_identity(source: Path) -> dict[str, Any]:
+    """What tells two inputs apart without reading them: the path, its size and its time."""
+    stat = source.stat()
+    return {"path": str(source.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+class Project:
+    """The folder of one run.
+
+    Args:
+        folder: created if missing.
+        source: the video; it is never written to.
+        overwrite: allow a folder that holds the results of another video.
+
+    Raises:
+        InputError: the folder cannot be written, is the source itself, or holds something else.
+    """
+
+    def __init__(self, folder: Path, source: Path, *, overwrite: bool = False) -> None:
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; --out needs a folder.")
+        if source.is_dir() and folder.resolve() == source.resolve():
+            raise InputError(
+                f"{folder} is the input itself, which is never written to; choose another --out."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be created: {error.strerror}.") from error
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{folder} cannot be written to; choose another --out.")
+        identity = source_identity(source)
+        self._state = self._read_state()
+        if self._state.get("source") != identity:
+            known = self._state.get("source")
+            present = [name for name in OUTPUTS if (folder / name).exists()]
+            if present and not overwrite:
+                what = f"of {known['path']}" if known else "that this program did not write"
+                raise InputError(
+                    f"{folder} already holds {present[0]} {what}; choose another --out or add "
+                    "--overwrite."
+                )
+            self._state = {"source": identity, "stages": {}}
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return self._state["source"]
+
+    def is_fresh(self, stage: str, print_: str, outputs: Sequence[str]) -> bool:
+        """Whether `stage` has been finished for exactly these settings and its files are there."""
+        return self.record(stage).get("fingerprint") == print_ and all(
+            (self.folder / name).exists() for name in outputs
+        )
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """What `finish` wrote down about a stage: seconds, weights, notes."""
+        return self._state["stages"].get(stage, {})
+
+    def begin(self, stage: str) -> None:
+        """Forget that `stage` was finished, before its files are touched."""
+        self._state["stages"].pop(stage, None)
+        write_json(self.folder / STATE_FILE, self._state)
+
+    def finish(self, stage: str, print_: str, **record: object) -> None:
+        """Remember that `stage` is done, with whatever is worth telling about it."""
+        self._state["stages"][stage] = {"fingerprint": print_, **record}
+        write_json(self.folder / STATE_FILE, self._state)
+
+    def union_masks(self) -> MaskFolder:
+        """Masks of all objects together, `masks/00000.png`."""
+        return MaskFolder(self.folder / "masks")
+
+    def object_masks(self, objects: Sequence[ObjectPrompt]) -> dict[int, MaskFolder]:
+        """One mask folder per object; a single object's is the union itself."""
+        if len(objects) == 1:
+            return {objects[0].id: self.union_masks()}
+        return {o.id: MaskFolder(self.folder / "masks" / f"object_{o.id}") for o in objects}
+
+
+def object_color(object_id: int) -> str:
+    return PALETTE[(object_id - 1) % len(PALETTE)]
+
+
+def load_prompts(path: Path) -> list[ObjectPrompt]:
+    """Read a prompts file: several objects, each with its own prompt.
+
+    `{"objects": [{"name": "dog", "frame": 0, "points": [[x, y, 1], ...], "box": [x0, y0, x1, y1],
+    "mask": "dog.png", "color": "#ff8800"}]}`; everything but one kind of prompt may be left out,
+    and `mask` is looked up beside the file.
+
+    Raises:
+        InputError: the file cannot be read or an entry is wrong.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        entries = data["objects"]
+        if not isinstance(entries, list) or not entries:
+            raise ValueError('"objects" is not a list with at least one entry')
+    except OSError as error:
+        raise InputError(f"The prompts file {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'The prompts file {path} is not JSON of the form {{"objects": [...]}}: {error}.'
+        ) from error
+    known = {"id", "name", "frame", "points", "box", "mask", "color"}
+    objects: list[ObjectPrompt] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            if unknown := set(entry) - known:
+                raise ValueError(f"it has unknown keys {', '.join(sorted(unknown))}")
+            object_id = int(entry.get("id", number))
+            if object_id < 1:
+                raise ValueError("ids start at 1")
+            points = [(float(p[0]), float(p[1]), int(p[2]) if len(p) > 2 else 1)
+                      for p in entry.get("points", ())]
+            if any(label not in (0, 1) for _, _, label in points):
+                raise ValueError("a point's label is 1 (on the object) or 0 (not on it)")
+            box = entry.get("box")
+            x0, y0, x1, y1 = (float(v) for v in box) if box is not None else (0.0,) * 4
+            objects.append(
+                ObjectPrompt(
+                    id=object_id,
+                    name=str(entry.get("name", f"object {object_id}")),
+                    color=str(entry.get("color", object_color(object_id))),
+                    frame=int(entry.get("frame", 0)),
+                    points=tuple(points),
+                    box=None if box is None else (x0, y0, x1, y1),
+                    mask=path.parent / entry["mask"] if entry.get("mask") else None,
+                )
+            )
+        except InputError:
+            raise
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"Object {number} of the prompts file {path} is wrong: {error}.") from error
+    if len({o.id for o in objects}) < len(objects):
+        raise InputError(f"The prompts file {path} uses the same id for two objects.")
+    return objects
+
+
+def describe(objects: Sequence[ObjectPrompt], settings: Settings) -> dict[str, Any]:
+    """The request as JSON, for run.json."""
+    return {"objects": [asdict(o) for o in objects], "settings": asdict(settings)}
