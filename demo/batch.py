@@ -29,8 +29,8 @@ from demo.project import ObjectPrompt, Settings, object_color
 from media import InputError
 
 VIDEO_SUFFIXES = {
-    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp",
-    ".wmv", ".flv", ".gif",
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".3gp", ".wmv", ".flv", ".gif",
 }  # fmt: skip
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 COLUMNS = ("video", "box", "point", "mask", "frame", "name", "start", "end")
@@ -139,9 +139,7 @@ def _jobs_from_csv(
     return [(video, objects, span) for video, (objects, span) in jobs.items()]
 
 
-def _name_folders(
-    out: Path, jobs: list[tuple[Path, list[ObjectPrompt], Settings]]
-) -> list[Job]:
+def _name_folders(out: Path, jobs: list[tuple[Path, list[ObjectPrompt], Settings]]) -> list[Job]:
     """Results go to OUT/<name without ending>; two videos of the same name keep their endings."""
     stems = [video.stem for video, _, _ in jobs]
     names = [

@@ -148,8 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument("--do", choices=("track", "segment", "remove"), default="track")
     batch.add_argument(
         "--jobs", type=Path, metavar="CSV",
-        help="one row per video: columns video, and any of box, point, mask, frame, name, start, end"
-        " (several points are separated by spaces)",
+        help="one row per video: columns video, and any of box, point, mask, frame, name, start,"
+        " end (several points are separated by spaces)",
     )  # fmt: skip
     batch.add_argument("--json", action="store_true", help="print one JSON line per video")
     batch.add_argument("--limit", type=int, metavar="N", help="stop after N videos")

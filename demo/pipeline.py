@@ -5,9 +5,10 @@
               draw ◄────────────────┤              pass 2: reads them back, writes the videos
               repaint ◄─────────────┘
 
-Each stage is a generator over frames, so nothing holds the video. `run` chains the stages, skips those
-whose result is already there (see `project.py`), and reports progress. Models come from `trackers`,
-`segmenters` and `inpainting`, which know nothing of each other; only this file joins them.
+Each stage is a generator over frames, so nothing holds the video. `run` chains the stages, skips
+those whose result is already there (see `project.py`), and reports progress. Models come from
+`trackers`, `segmenters` and `inpainting`, which know nothing of each other; only this file joins
+them.
 """
 
 from __future__ import annotations
@@ -76,9 +77,7 @@ class Models:
 
     def segmenter(self) -> Segmenter:
         if self._segmenter is None:
-            self._segmenter = build_segmenter(
-                self.settings.segmenter, device=self.settings.device
-            )
+            self._segmenter = build_segmenter(self.settings.segmenter, device=self.settings.device)
         return self._segmenter
 
     def inpainter(self) -> Inpainter:
@@ -177,8 +176,9 @@ def cut_out(
 ) -> Iterator[tuple[int, dict[int, Mask]]]:
     """One mask per frame and object, prompted with the tracked box.
 
-    On the object's own frame the user's prompt counts instead: a given mask is taken as it is, points
-    and box go to the segmenter together. Where every object is lost the frame is not even encoded.
+    On the object's own frame the user's prompt counts instead: a given mask is taken as it is,
+    points and box go to the segmenter together. Where every object is lost the frame is not even
+    encoded.
 
     Yields (frame index, {object id: mask}), in order; a lost object has no entry.
     """
@@ -289,9 +289,7 @@ def write_video(
             writer.write(frame, int(reader.pts[index]) - base, int(reader.durations[index]))
 
         if not trim:
-            for index, frame in zip(
-                range(span.start), reader.frames(0, span.start), strict=True
-            ):
+            for index, frame in zip(range(span.start), reader.frames(0, span.start), strict=True):
                 write(index, frame)
         for done, (index, frame) in enumerate(changed, start=1):
             write(index, frame)
@@ -303,7 +301,7 @@ def write_video(
     return list(writer.notes)
 
 
-# ------------------------------------------------------------------------------------- the whole run
+# ------------------------------------------------------------------------------------ the whole run
 
 
 @dataclass
@@ -350,8 +348,8 @@ def run(
         for prompt in objects:
             if prompt.frame not in span:
                 raise InputError(
-                    f"{prompt.name}: its frame {prompt.frame} is not in the range from {span.start} "
-                    f"up to {span.stop}; move the range or the prompt."
+                    f"{prompt.name}: its frame {prompt.frame} is not in the range from "
+                    f"{span.start} up to {span.stop}; move the range or the prompt."
                 )
         project = Project(folder, source, overwrite=overwrite)
         return _Run(reader, project, list(objects), settings, span, models, report, cancelled).go()

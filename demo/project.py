@@ -74,13 +74,13 @@ class ObjectPrompt:
             x0, y0, x1, y1 = self.box
             if x1 - x0 < 1 or y1 - y0 < 1:
                 raise InputError(
-                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give x0,y0,x1,y1"
-                    " with x0 < x1 and y0 < y1."
+                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give "
+                    "x0,y0,x1,y1 with x0 < x1 and y0 < y1."
                 )
             if min(x1, width) - max(x0, 0) < 1 or min(y1, height) - max(y0, 0) < 1:
                 raise InputError(
-                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the frame, which"
-                    f" is {width} pixels wide and {height} high."
+                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the frame, "
+                    f"which is {width} pixels wide and {height} high."
                 )
 
 
@@ -280,8 +280,10 @@ def load_prompts(path: Path) -> list[ObjectPrompt]:
             object_id = int(entry.get("id", number))
             if object_id < 1:
                 raise ValueError("ids start at 1")
-            points = [(float(p[0]), float(p[1]), int(p[2]) if len(p) > 2 else 1)
-                      for p in entry.get("points", ())]
+            points = [
+                (float(p[0]), float(p[1]), int(p[2]) if len(p) > 2 else 1)
+                for p in entry.get("points", ())
+            ]
             if any(label not in (0, 1) for _, _, label in points):
                 raise ValueError("a point's label is 1 (on the object) or 0 (not on it)")
             box = entry.get("box")
@@ -300,7 +302,9 @@ def load_prompts(path: Path) -> list[ObjectPrompt]:
         except InputError:
             raise
         except (ValueError, TypeError, IndexError, AttributeError) as error:
-            raise InputError(f"Object {number} of the prompts file {path} is wrong: {error}.") from error
+            raise InputError(
+                f"Object {number} of the prompts file {path} is wrong: {error}."
+            ) from error
     if len({o.id for o in objects}) < len(objects):
         raise InputError(f"The prompts file {path} uses the same id for two objects.")
     return objects

@@ -1,0 +1,118 @@
+"""A clip whose content says what it is, and models that follow its red square by colour.
+
+The pipeline's own logic (order, ranges, files, resuming, errors) is tested with these in
+milliseconds; `test_end_to_end.py` runs the real models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from segmenters import Candidate, Prompt
+from trackers import Track
+
+WIDTH, HEIGHT, COUNT, SIDE = 160, 96, 24, 24
+
+
+def square_box(index: int) -> tuple[int, int, int, int]:
+    """Where the red square is on frame `index`: x0 y0 x1 y1."""
+    return 10 + 4 * index, 30, 10 + 4 * index + SIDE, 30 + SIDE
+
+
+def square_frame(index: int) -> np.ndarray:
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    grey = (60 + 40 * ((rows // 8 + columns // 8) % 2)).astype(np.uint8)
+    frame = np.repeat(grey[..., None], 3, axis=2)
+    x0, y0, x1, y1 = square_box(index)
+    frame[y0:y1, x0:x1] = (230, 20, 20)
+    return frame
+
+
+def red(frame: np.ndarray) -> np.ndarray:
+    f = frame.astype(int)
+    return (f[..., 0] > 150) & (f[..., 1] < 90)
+
+
+def write_tone(path: Path, source: Path, seconds: float) -> None:
+    """Copy `source` and give it a sound track."""
+    with av.open(str(source)) as video, av.open(str(path), "w") as out:
+        stream = video.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in video.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+        audio = out.add_stream("aac", rate=48000, layout="mono")
+        time = np.arange(int(48000 * seconds)) / 48000
+        wave = (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+        for start in range(0, len(wave) - 1023, 1024):
+            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+            out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+
+
+def bounds(mask: np.ndarray) -> np.ndarray:
+    rows, columns = np.nonzero(mask)
+    return np.array(
+        [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], dtype=np.float32
+    )
+
+
+class ColourTracker:
+    """Follows red; lost when there is none."""
+
+    weights = "colour"
+    calls: list[str]
+
+    def __init__(self) -> None:
+        self.box = np.zeros(4, np.float32)
+
+    def initialize(self, frame: np.ndarray, box: np.ndarray) -> None:
+        self.box = np.asarray(box, np.float32)
+
+    def track(self, frame: np.ndarray) -> Track:
+        mask = red(frame)
+        if not mask.any():
+            return Track(box=self.box, score=0.1, lost=True)
+        self.box = bounds(mask)
+        return Track(box=self.box, score=0.9)
+
+    def correct(self, frame: np.ndarray, box: np.ndarray) -> None:
+        self.initialize(frame, box)
+
+
+class ColourSegmenter:
+    """Masks what is red."""
+
+    weights = "colour"
+
+    def encode(self, frame: np.ndarray) -> Any:
+        return frame
+
+    def predict(self, embedding: Any, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        logits = np.zeros((256, 256), np.float32)
+        return [[Candidate(mask=red(embedding), score=0.9, logits=logits)] for _ in prompts]
+
+
+class GreyInpainter:
+    """Paints the hole grey and nothing else."""
+
+    weights = "grey"
+
+    def __init__(self) -> None:
+        self.notes = ["painted grey"]
+
+    def inpaint(
+        self, frames: Any, masks: Any, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[np.ndarray]:
+        for index in range(start, len(frames) if stop is None else stop):
+            frame = frames[index].copy()
+            frame[masks[index]] = 80
+            yield frame

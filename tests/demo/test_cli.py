@@ -1,0 +1,251 @@
+"""Commands as a person types them: exit codes and sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from demo.cli import main
+from tests.demo.square import COUNT, square_box
+
+BOX = "{},{},{},{}".format(*square_box(0))
+ROOT = Path(__file__).parents[2]
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str]:
+    """Exit code and everything that was printed."""
+    code = main([str(a) for a in argv])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+@pytest.mark.usefixtures("colour_models")
+def test_track_prints_what_it_wrote(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run_cli(capsys, "track", clip, "--out", tmp_path / "o", "--box", BOX)
+    assert code == 0
+    for name in ("tracked.mp4", "tracks.json", "tracks.csv", "run.json"):
+        assert str(tmp_path / "o" / name) in said
+        assert (tmp_path / "o" / name).exists()
+
+
+@pytest.mark.usefixtures("colour_models")
+def test_prompts_file_with_two_objects(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(
+        json.dumps(
+            {
+                "objects": [
+                    {"name": "a", "box": square_box(0)},
+                    {"name": "b", "frame": 5, "points": [[square_box(5)[0] + 4, 40]]},
+                ]
+            }
+        )
+    )
+    code, _ = run_cli(capsys, "segment", clip, "--out", tmp_path / "o", "--prompts", prompts)
+    assert code == 0
+    data = json.loads((tmp_path / "o" / "tracks.json").read_text())
+    assert [o["name"] for o in data["objects"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--box", "1,2,3"], "not four numbers"),
+        (["--box", "5,5,5,9"], "no area"),
+        (["--point", "3"], "is not x,y"),
+        (["--point", "3,4,7"], "is not x,y"),
+        (["--point", "3000,4"], "outside the frame"),
+        ([], "nothing says where it is"),
+        (["--box", BOX, "--frame", "99"], "frame 99 does not exist"),
+        (["--mask", "missing.png"], "missing.png"),
+        (["--prompts", "missing.json"], "missing.json"),
+        (["--box", BOX, "--start", "30"], "no frame"),
+        (["--box", BOX, "--no-such-option"], "--no-such-option"),
+        (["--box", BOX, "--tracker", "none"], "none"),
+        (["--box", BOX, "--max-megapixels", "0.001"], "--max-megapixels"),
+        (["--box", BOX, "--max-minutes", "0.001"], "--max-minutes"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_one_sentence(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    code, text = run_cli(capsys, "track", clip, "--out", tmp_path / "o", *arguments)
+    assert code == 2, text
+    assert said in text
+    assert text.startswith("Error: ") and text.count("\n") == 1
+    assert "Traceback" not in text
+    assert not (tmp_path / "o" / "tracked.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"not a video at all, just text\n" * 50, "video"),
+        (os.urandom(9000), "video"),
+    ],
+)
+def test_files_that_are_no_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(content)
+    code, text = run_cli(capsys, "track", bad, "--out", tmp_path / "o", "--box", BOX)
+    assert code == 2
+    assert "bad.mp4" in text and said in text and text.count("\n") == 1
+    assert bad.read_bytes() == content
+    assert not (tmp_path / "o").exists()
+
+
+def test_missing_file_and_unwritable_folder(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = run_cli(capsys, "track", tmp_path / "no.mp4", "--out", tmp_path, "--box", BOX)
+    assert code == 2 and "no.mp4" in text
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    for out in (blocker, blocker / "below"):
+        code, text = run_cli(capsys, "track", clip, "--out", out, "--box", BOX)
+        assert code == 2 and str(blocker) in text and text.count("\n") == 1
+
+
+def test_missing_and_damaged_weights(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(weights))
+    arguments = ["segment", clip, "--out", tmp_path / "o", "--box", BOX, "--end", "2"]
+    code, text = run_cli(capsys, *arguments)
+    assert code == 1 and "python -m checkpoints fetch mobile_sam" in text
+    (weights / "mobile_sam.pt").write_bytes(b"<html>not found</html>")
+    code, text = run_cli(capsys, *arguments)
+    assert code == 1 and "mobile_sam" in text and text.splitlines()[-1].startswith("Error: ")
+    assert not (tmp_path / "o" / "segmented.mp4").exists()
+
+
+def test_full_disk(clip: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands in for a full disk: the same write fails half-way."""
+    out = tmp_path / "o"
+    process = subprocess.run(
+        [sys.executable, "-m", "demo", "track", str(clip), "--out", str(out), "--box", BOX],
+        cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )  # fmt: skip
+    assert process.returncode == 1, process.stderr
+    assert process.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in process.stderr
+    assert not (out / "tracked.mp4").exists()
+    assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_nothing_half_written(
+    clip: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    out = tmp_path / "o"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo", "segment", str(clip), "--out", str(out), "--box", BOX],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.time() + 90
+    while not (out / "tracked.mp4").exists() and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "Error: Stopped." in said and "Traceback" not in said
+    assert not (out / "segmented.mp4").exists()
+    assert not list(out.rglob("*.part"))
+    assert (out / "tracked.mp4").exists()
+
+
+# ------------------------------------------------------------------------------------------- batch
+
+
+@pytest.fixture
+def folder(clip: Path, tmp_path: Path) -> Path:
+    """Two good videos and one that is none."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("a.mp4", "c.mp4"):
+        (videos / name).write_bytes(clip.read_bytes())
+    (videos / "b.mp4").write_text("no video")
+    return videos
+
+
+@pytest.mark.usefixtures("colour_models")
+def test_batch_goes_on_after_a_failure_and_skips_what_is_done(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["batch", folder, "--out", tmp_path / "o", "--do", "remove", "--box", BOX, "--json"]
+    code, text = run_cli(capsys, *arguments)
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert code == 1
+    assert [line["status"] for line in lines] == ["done", "failed", "done"]
+    assert "b.mp4" in lines[1]["error"] and lines[0]["error"] is None
+    assert lines[0]["frames"] == COUNT
+    assert (tmp_path / "o" / "c" / "removed.mp4").exists()
+    assert (tmp_path / "o" / "a" / "tracks.json").exists()
+    assert not (tmp_path / "o" / "b" / "tracked.mp4").exists()
+    code, text = run_cli(capsys, *arguments)
+    assert [json.loads(x)["status"] for x in text.splitlines()] == ["skipped", "failed", "skipped"]
+    (folder / "b.mp4").unlink()
+    assert run_cli(capsys, *arguments)[0] == 0
+
+
+@pytest.mark.usefixtures("colour_models")
+def test_batch_with_a_jobs_file_and_limit(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = tmp_path / "jobs.csv"
+    x0, y0, *_ = square_box(3)
+    jobs.write_text(
+        f"video,box,point,frame,name\nc.mp4,,{x0 + 3},{y0 + 3},3,dot\n".replace(
+            f"{x0 + 3},{y0 + 3}", f'"{x0 + 3},{y0 + 3} 1,1,0"'
+        )
+        + f'a,"{BOX}",,0,boxed\n'
+    )
+    arguments = ["batch", folder, "--out", tmp_path / "o", "--jobs", jobs, "--json"]
+    code, text = run_cli(capsys, *arguments, "--limit", "1")
+    assert code == 0 and len(text.splitlines()) == 1
+    data = json.loads((tmp_path / "o" / "c" / "tracks.json").read_text())
+    assert data["objects"][0]["name"] == "dot"
+    assert run_cli(capsys, *arguments)[0] == 0
+    assert (tmp_path / "o" / "a" / "tracks.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("box\n1\n", "column “video”"),
+        ("video,boxx\na,1\n", "boxx"),
+        ("video,box\nzzz,1\n", "there is no video “zzz”"),
+        ('video,box\na,"1,2"\n', "line 2"),
+        ("video,box\n", "names no video"),
+    ],
+)
+def test_bad_jobs_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text(content)
+    code, text = run_cli(capsys, "batch", folder, "--out", tmp_path / "o", "--jobs", jobs)
+    assert code == 2 and said in text and text.count("\n") == 1
+
+
+def test_batch_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = run_cli(capsys, "batch", tmp_path, "--out", tmp_path / "o", "--box", BOX)
+    assert code == 2 and "No video was found" in text

@@ -1,0 +1,251 @@
+"""The chain's own logic, with models that follow by colour."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from demo import pipeline
+from demo.pipeline import Cancelled, run
+from demo.project import ObjectPrompt, Settings
+from media import InputError
+from media.masks import save_mask
+from media.video import open_video
+from tests.demo.square import (
+    COUNT,
+    HEIGHT,
+    WIDTH,
+    ColourTracker,
+    red,
+    square_box,
+    square_frame,
+)
+
+pytestmark = pytest.mark.usefixtures("colour_models")
+
+
+def prompt(**changes: Any) -> ObjectPrompt:
+    values: dict[str, Any] = {"id": 1, "name": "square", "color": "#ff8800"}
+    values.update(changes)
+    if not {"box", "points", "mask"} & set(values):
+        values["box"] = square_box(values.get("frame", 0))
+    return ObjectPrompt(**values)
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with open_video(path) as reader:
+        return list(reader.frames())
+
+
+def audio_md5(path: Path) -> str:
+    digest = hashlib.md5()
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.audio[0]):
+            digest.update(bytes(packet))
+    return digest.hexdigest()
+
+
+def test_remove_writes_all_results(clip: Path, tmp_path: Path) -> None:
+    result = run(clip, tmp_path / "out", [prompt()], Settings(do="remove"))
+    names = {p.name for p in result.outputs}
+    assert names == {
+        "tracks.json", "tracks.csv", "tracked.mp4", "masks", "segmented.mp4", "removed.mp4"
+    }  # fmt: skip
+    for name in ("tracked.mp4", "segmented.mp4", "removed.mp4"):
+        frames = frames_of(tmp_path / "out" / name)
+        assert len(frames) == COUNT
+        assert frames[0].shape == (HEIGHT, WIDTH, 3)
+        assert audio_md5(tmp_path / "out" / name) == audio_md5(clip)
+    assert not red(frames[COUNT // 2]).any(), "the square is still in removed.mp4"
+    assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == COUNT
+    assert not list(tmp_path.rglob("*.part"))
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert summary["weights"] == {"tracker": "colour", "segmenter": "colour", "inpainter": "grey"}
+    assert "painted grey" in summary["notes"]
+
+
+def test_tracks_have_the_documented_form(clip: Path, tmp_path: Path) -> None:
+    run(clip, tmp_path, [prompt(frame=10)], Settings())
+    data = json.loads((tmp_path / "tracks.json").read_text())
+    assert data["version"] == 1
+    assert data["objects"] == [{"id": 1, "name": "square", "color": "#ff8800"}]
+    assert [f["index"] for f in data["frames"]] == list(range(COUNT))
+    for frame in data["frames"]:
+        (entry,) = frame["objects"]
+        assert entry["box"] == pytest.approx(square_box(frame["index"]), abs=1.01)
+        assert frame["time"] == pytest.approx(frame["index"] / 24, abs=1e-4)
+        assert not entry["lost"]
+    assert data["frames"][10]["objects"][0]["score"] == 1.0
+    with (tmp_path / "tracks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["frame", "time", "object", "x0", "y0", "x1", "y1", "score", "lost"]
+    assert len(rows) == COUNT
+
+
+def test_lost_object_has_an_empty_row_no_mask_and_is_not_painted(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ColourTracker.track
+
+    def lose(self: ColourTracker, frame: np.ndarray) -> Any:
+        track = original(self, frame)
+        lost = 40 < track.box[0] < 60
+        return type(track)(box=track.box, score=0.2 if lost else 0.9, lost=bool(lost))
+
+    monkeypatch.setattr(ColourTracker, "track", lose)
+    run(clip, tmp_path, [prompt()], Settings(do="remove"))
+    data = json.loads((tmp_path / "tracks.json").read_text())
+    lost = [f["index"] for f in data["frames"] if f["objects"][0]["lost"]]
+    assert lost
+    removed = frames_of(tmp_path / "removed.mp4")
+    for index in lost:
+        assert data["frames"][index]["objects"][0]["box"] is None
+        assert red(removed[index]).sum() > 300
+    with (tmp_path / "tracks.csv").open() as file:
+        row = list(csv.DictReader(file))[lost[0]]
+    assert (row["x0"], row["lost"]) == ("", "1")
+
+
+def test_only_the_range_is_changed(clip: Path, tmp_path: Path) -> None:
+    run(clip, tmp_path, [prompt(frame=8)], Settings(do="remove", start=6, end=12))
+    removed = frames_of(tmp_path / "removed.mp4")
+    assert len(removed) == COUNT
+    for index, frame in enumerate(removed):
+        assert red(frame).any() == (index not in range(6, 12)), index
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 6
+
+
+def test_trim_cuts_picture_and_sound(clip: Path, tmp_path: Path) -> None:
+    run(clip, tmp_path, [prompt(frame=8)], Settings(start=6, end=18, trim=True))
+    assert len(frames_of(tmp_path / "tracked.mp4")) == 12
+    with av.open(str(tmp_path / "tracked.mp4")) as container:
+        audio = container.streams.audio[0]
+        seconds = sum(p.duration or 0 for p in container.demux(audio)) * audio.time_base
+    assert float(seconds) == pytest.approx(0.5, abs=0.05)
+
+
+def test_two_objects_keep_apart(clip: Path, tmp_path: Path) -> None:
+    objects = [prompt(), prompt(id=2, name="later", frame=12, color="#00aaff")]
+    run(clip, tmp_path, objects, Settings(do="segment"))
+    data = json.loads((tmp_path / "tracks.json").read_text())
+    assert all([o["id"] for o in f["objects"]] == [1, 2] for f in data["frames"])
+    for number in (1, 2):
+        assert len(list((tmp_path / "masks" / f"object_{number}").glob("*.png"))) == COUNT
+
+
+def test_points_and_masks_find_the_box(clip: Path, tmp_path: Path) -> None:
+    run(clip, tmp_path / "a", [prompt(points=((20.0, 40.0, 1),))], Settings())
+    save_mask(tmp_path / "m.png", red(square_frame(0)))
+    run(clip, tmp_path / "b", [prompt(mask=tmp_path / "m.png")], Settings())
+    for name in "ab":
+        first = json.loads((tmp_path / name / "tracks.json").read_text())["frames"][0]
+        assert first["objects"][0]["box"] == pytest.approx(square_box(0), abs=1.01)
+
+
+def test_second_run_does_nothing_and_a_change_redoes_only_what_it_touches(
+    clip: Path, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+
+    def note(stage: str, done: int, total: int) -> None:
+        if stage not in stages:
+            stages.append(stage)
+
+    run(clip, tmp_path, [prompt()], Settings(do="remove"), report=note)
+    assert stages == ["follow", "draw boxes", "cut out", "draw masks", "paint away"]
+    stages.clear()
+    run(clip, tmp_path, [prompt()], Settings(do="remove"), report=note)
+    assert stages == []
+    run(clip, tmp_path, [prompt()], Settings(do="remove", dilate=3), report=note)
+    assert stages == ["paint away"]
+
+
+def test_cancelled_run_goes_on_where_it_stopped(clip: Path, tmp_path: Path) -> None:
+    stage_now = ""
+
+    def note(stage: str, done: int, total: int) -> None:
+        nonlocal stage_now
+        stage_now = stage
+
+    with pytest.raises(Cancelled):
+        run(
+            clip, tmp_path, [prompt()], Settings(do="remove"), report=note,
+            cancelled=lambda: stage_now == "paint away",
+        )  # fmt: skip
+    assert (tmp_path / "segmented.mp4").exists()
+    assert not (tmp_path / "removed.mp4").exists()
+    assert not list(tmp_path.rglob("*.part"))
+    redone: list[str] = []
+    run(clip, tmp_path, [prompt()], Settings(do="remove"), report=lambda s, d, t: redone.append(s))
+    assert set(redone) == {"paint away"}
+
+
+def test_model_failure_is_not_passed_off_as_a_result(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        weights = ""
+        notes = ()
+
+        def inpaint(self, *args: Any, **kwargs: Any) -> Any:
+            yield np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            raise RuntimeError("boom")
+
+    monkeypatch.setattr(pipeline, "build_inpainter", lambda *a, **k: Broken())
+    with pytest.raises(RuntimeError, match="boom"):
+        run(clip, tmp_path, [prompt()], Settings(do="remove"))
+    assert not (tmp_path / "removed.mp4").exists()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        ({"points": ((500.0, 10.0, 1),)}, {}, "outside the frame"),
+        ({"points": ((5.0, 10.0, 0),)}, {}, "nothing says where it is"),
+        ({"box": (10, 10, 10, 40)}, {}, "has no area"),
+        ({"box": (400, 10, 450, 40)}, {}, "outside the frame"),
+        ({"frame": 24, "box": (1, 1, 9, 9)}, {}, "frame 24 does not exist"),
+        ({"frame": 3}, {"start": 5}, "not in the range"),
+        ({}, {"start": 9, "end": 9}, "no frame between"),
+    ],
+)
+def test_bad_prompts_get_one_sentence(
+    clip: Path, tmp_path: Path, changes: dict[str, Any], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(clip, tmp_path / "out", [prompt(**changes)], Settings(**settings))
+    assert not (tmp_path / "out").exists(), "a folder was made for nothing"
+
+
+def test_bad_masks_get_one_sentence(clip: Path, tmp_path: Path) -> None:
+    save_mask(tmp_path / "small.png", np.ones((10, 10), bool))
+    with pytest.raises(InputError, match="10"):
+        run(clip, tmp_path / "o", [prompt(mask=tmp_path / "small.png")], Settings())
+    save_mask(tmp_path / "black.png", np.zeros((HEIGHT, WIDTH), bool))
+    with pytest.raises(InputError, match="empty"):
+        run(clip, tmp_path / "o", [prompt(mask=tmp_path / "black.png")], Settings())
+
+
+def test_folder_of_another_video_is_not_overwritten(clip: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.mp4"
+    other.write_bytes(clip.read_bytes())
+    run(clip, tmp_path / "out", [prompt()], Settings())
+    before = (tmp_path / "out" / "tracked.mp4").read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        run(other, tmp_path / "out", [prompt()], Settings())
+    assert (tmp_path / "out" / "tracked.mp4").read_bytes() == before
+    run(other, tmp_path / "out", [prompt()], Settings(), overwrite=True)
+
+
+def test_input_is_never_written(clip: Path, tmp_path: Path) -> None:
+    before = clip.read_bytes(), clip.stat().st_mtime_ns
+    run(clip, tmp_path, [prompt()], Settings(do="remove"))
+    assert (clip.read_bytes(), clip.stat().st_mtime_ns) == before
