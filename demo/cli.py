@@ -10,14 +10,18 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
 from demo.project import Box, ObjectPrompt, Point, Settings, load_prompts, object_color
 from media import InputError
+
+if TYPE_CHECKING:
+    from media.video import Budget
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
@@ -185,17 +189,16 @@ class Progress:
             self._bar = None
 
 
-def run_one(args: argparse.Namespace) -> int:
-    """`track`, `segment` and `remove`."""
+def run_one(
+    source: Path, out: Path, objects: list[ObjectPrompt], settings: Settings, **how: Any
+) -> int:
+    """Do one video and say what was written; `how` goes to `pipeline.run`."""
     from demo.pipeline import run  # loads torch, which --help can do without
 
     progress = Progress()
     began = time.perf_counter()
     try:
-        result = run(
-            args.input, args.out, prompts_from(args), settings_from(args, args.command),
-            budget=budget_from(args), overwrite=args.overwrite, report=progress,
-        )  # fmt: skip
+        result = run(source, out, objects, settings, report=progress, **how)
     finally:
         progress.close()
     for note in result.notes:
@@ -206,11 +209,9 @@ def run_one(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def budget_from(args: argparse.Namespace):  # type: ignore[no-untyped-def]
-    """The limits on the input; a Budget, imported late like everything heavy here."""
-    from dataclasses import replace
-
-    from media.video import Budget
+def budget_from(args: argparse.Namespace) -> Budget:
+    """The limits on the input."""
+    from media.video import Budget  # late, like everything heavy here
 
     budget = Budget()
     if args.max_megapixels is not None:
@@ -230,10 +231,15 @@ def dispatch(args: argparse.Namespace) -> int:
 
         return run_batch(args)
     if args.command == "sample":
-        from demo.sample import run_sample
+        from demo.sample import PROMPT, SHOT, prepare
 
-        return run_sample(args.out)
-    return run_one(args)
+        code = run_one(prepare(args.out), args.out, [PROMPT], SHOT)
+        print("Open the page with `make page` (http://127.0.0.1:7860) to click on your own video.")
+        return code
+    return run_one(
+        args.input, args.out, prompts_from(args), settings_from(args, args.command),
+        budget=budget_from(args), overwrite=args.overwrite,
+    )  # fmt: skip
 
 
 def explain(error: BaseException) -> tuple[str, int]:

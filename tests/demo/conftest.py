@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo import pipeline
+from demo.sample import add_tone
 from media.video import VideoWriter
 from tests.demo.square import (
     COUNT,
@@ -17,7 +18,6 @@ from tests.demo.square import (
     ColourTracker,
     GreyInpainter,
     square_frame,
-    write_tone,
 )
 
 
@@ -28,7 +28,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with VideoWriter(folder / "silent.mp4", size=(HEIGHT, WIDTH), fps=Fraction(24)) as writer:
         for index in range(COUNT):
             writer.write(square_frame(index))
-    write_tone(folder / "square.mp4", folder / "silent.mp4", COUNT / 24)
+    add_tone(folder / "silent.mp4", folder / "square.mp4")
     return folder / "square.mp4"
 
 

@@ -7,11 +7,8 @@ milliseconds; `test_end_to_end.py` runs the real models.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from segmenters import Candidate, Prompt
@@ -37,25 +34,6 @@ def square_frame(index: int) -> np.ndarray:
 def red(frame: np.ndarray) -> np.ndarray:
     f = frame.astype(int)
     return (f[..., 0] > 150) & (f[..., 1] < 90)
-
-
-def write_tone(path: Path, source: Path, seconds: float) -> None:
-    """Copy `source` and give it a sound track."""
-    with av.open(str(source)) as video, av.open(str(path), "w") as out:
-        stream = video.streams.video[0]
-        copy = out.add_stream_from_template(stream)
-        for packet in video.demux(stream):
-            if packet.dts is not None:
-                packet.stream = copy
-                out.mux(packet)
-        audio = out.add_stream("aac", rate=48000, layout="mono")
-        time = np.arange(int(48000 * seconds)) / 48000
-        wave = (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
-        for start in range(0, len(wave) - 1023, 1024):
-            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], "fltp", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
-            out.mux(audio.encode(frame))
-        out.mux(audio.encode(None))
 
 
 def bounds(mask: np.ndarray) -> np.ndarray:
