@@ -1,0 +1,29 @@
+"""Weights and sample clips: which there are, where they come from, and how to read them safely.
+
+    from checkpoints import find, path, load_state_dict
+    weights = load_state_dict(path("mobile_sam"))
+
+`python -m checkpoints list` shows what is there; README.md has the table with licences and sources.
+Importing this package imports neither torch nor the network.
+"""
+
+from checkpoints.errors import CheckpointError, UsageError
+from checkpoints.loading import load_state_dict
+from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint
+from checkpoints.store import fetch, find, first_available, folder, path, state, verify
+
+__all__ = [
+    "CHECKPOINTS",
+    "PREFERRED",
+    "Checkpoint",
+    "CheckpointError",
+    "UsageError",
+    "fetch",
+    "find",
+    "first_available",
+    "folder",
+    "load_state_dict",
+    "path",
+    "state",
+    "verify",
+]

