@@ -27,6 +27,7 @@ def convert(source: Path, target: Path, *, half: bool = False) -> Path:
         CheckpointError: `source` cannot be read, or `target` cannot be written.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     def stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -42,7 +43,7 @@ def convert(source: Path, target: Path, *, half: bool = False) -> Path:
     try:
         save_file(tensors, part, metadata=about)
         os.replace(part, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
-        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from error
+        raise CheckpointError(f"{target} cannot be written ({error}).") from error
     return target

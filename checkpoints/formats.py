@@ -51,6 +51,11 @@ def weight_kind(path: Path) -> Kind:
         return "legacy"
     if not head.startswith(b"PK\x03\x04"):
         raise FormatError("is neither a safetensors file nor one written by torch.save")
-    if not zipfile.is_zipfile(path):  # a zip's table of contents stands at its end
-        raise FormatError("is cut off before its end")
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            members = bundle.namelist()
+    except zipfile.BadZipFile as error:  # a zip's table of contents stands at its end
+        raise FormatError("is cut off before its end") from error
+    if any(member.endswith("/constants.pkl") for member in members):
+        raise FormatError("is a compiled TorchScript model, which is a program, not weights")
     return "zip"

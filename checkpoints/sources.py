@@ -8,6 +8,7 @@ where the file is.
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import re
 import shutil
@@ -45,6 +46,12 @@ class Source(Protocol):
 # ---------------------------------------------------------------------------------- archives
 
 
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+    *(KeyError, RuntimeError),  # a link to nowhere in a tar; a zip that is encrypted or too new
+)
+
+
 def extract_member(archive: Path, member: str, part: Path) -> None:
     """Write one member of a zip, wheel or tar archive to `part`; the rest is not unpacked.
 
@@ -69,7 +76,7 @@ def extract_member(archive: Path, member: str, part: Path) -> None:
                     raise SourceError(f"{member} is not a plain file in the archive")
                 with stream, part.open("wb") as target:
                     shutil.copyfileobj(stream, target, BLOCK)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except _DAMAGED as error:
         raise SourceError(f"the archive is damaged ({error})") from error
 
 
@@ -282,10 +289,25 @@ class Url:
 # ------------------------------------------------------------------------------ Google Drive
 
 
+@contextmanager
+def _drive_errors() -> Iterator[None]:
+    import requests
+
+    try:
+        yield
+    except requests.RequestException as error:
+        raise SourceError("no connection to Google Drive") from error
+    except OSError:  # our disk, not their server
+        raise
+    except Exception as error:  # gdown's own, and whatever its HTML parsing trips over
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise SourceError(lines[0].rstrip(".") if lines else type(error).__name__) from error
+
+
 def _drive_download(file_id: str, target: Path, progress: bool) -> None:
     import gdown
 
-    try:
+    with _drive_errors():
         gdown.download(
             id=file_id,
             output=str(target),
@@ -294,15 +316,8 @@ def _drive_download(file_id: str, target: Path, progress: bool) -> None:
             use_cookies=False,
             timeout=TIMEOUT,
         )
-    except Exception as error:  # gdown lets through whatever its HTML parsing trips over
-        raise SourceError(_first_line(error)) from error
     if not target.exists():
         raise SourceError("gdown delivered nothing")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -335,7 +350,7 @@ class DriveFolder:
         """List the folder, find the file's id, download that."""
         import gdown
 
-        try:
+        with _drive_errors():
             entries: Any = gdown.download_folder(
                 id=self.folder_id,
                 skip_download=True,
@@ -343,8 +358,6 @@ class DriveFolder:
                 use_cookies=False,
                 timeout=TIMEOUT,
             )
-        except Exception as error:  # as in _drive_download
-            raise SourceError(_first_line(error)) from error
         ids = [entry.id for entry in entries or [] if Path(entry.path).name == self.file]
         if len(ids) != 1:
             raise SourceError(f"the folder lists {len(ids)} files named {self.file}")
