@@ -121,7 +121,10 @@ def _problem(
             return str(error)
         return None
     actual = sha256(path)
-    return None if actual == expected else f"has the sha256 {actual} instead of {expected}"
+    if actual == expected:
+        return None
+    known = expected if checkpoint.sha256 else f"{expected} in {checkpoint.file}.sha256"
+    return f"has the sha256 {actual} instead of {known}"
 
 
 def _expected(checkpoint: Checkpoint, place: Path) -> str | None:

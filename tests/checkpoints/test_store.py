@@ -292,7 +292,7 @@ def test_an_unpublished_hash_is_recorded_and_then_compared(
     assert "instead of " + sha256 in (verify("toy") or "")
 
     server.pages["/toy"].body = weights + b"changed upstream"
-    with pytest.raises(CheckpointError, match=f"instead of {sha256}"):
+    with pytest.raises(CheckpointError, match=rf"instead of {sha256} in toy\.bin\.sha256"):
         fetch("toy", progress=False)
 
 
