@@ -48,8 +48,7 @@ class Budget:
         if pixels > self.max_total_pixels:
             raise InputError(
                 f"{name} holds {frame_count} frames, {pixels / 1e9:.1f} gigapixels in all, and the "
-                f"limit is {self.max_total_pixels / 1e9:.1f}: cut it into parts, make it smaller "
-                "or raise --max-gigapixels."
+                f"limit is {self.max_total_pixels / 1e9:.1f}: cut it into parts or make it smaller."
             )
 
 

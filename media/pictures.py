@@ -44,7 +44,9 @@ class Pictures:
 
     def __init__(self, path: Path, budget: Budget, fps: Fraction | None = None) -> None:
         if fps is not None and not 0 < fps <= _FASTEST:
-            raise InputError(f"--fps {float(fps):g} is not possible: give 1 to {_FASTEST}.")
+            raise InputError(
+                f"A frame rate of {float(fps):g} is not possible: give 1 to {_FASTEST}."
+            )
         self.damaged: set[int] = set()
         files = [path] if path.is_file() else _pictures_in(path)
         sizes = [_stored_size(file) for file in files]
@@ -85,7 +87,7 @@ class Pictures:
             bit_depth=8 * first.itemsize,
             notes=()
             if fps or self.animated or len(files) == 1
-            else (f"Pictures carry no frame rate: {_DEFAULT_FPS} is used; --fps sets it.",),
+            else (f"Pictures carry no frame rate: {_DEFAULT_FPS} a second are assumed.",),
         )
 
     def group_start(self, number: int) -> int:

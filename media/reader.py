@@ -200,5 +200,5 @@ def _find_source(path: str | Path, budget: Budget, fps: Fraction | None) -> Sour
     except OSError as error:
         raise InputError(f"{path.name} may not be read: check its permissions.") from error
     if fps is not None:
-        raise InputError(f"--fps is for folders of pictures; {path.name} has its own frame rate.")
+        raise InputError(f"A frame rate can be given for pictures only; {path.name} has its own.")
     return Film(path, budget)
