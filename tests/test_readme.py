@@ -1,0 +1,92 @@
+"""The README's promises: its commands exist, and the steps under the two main ones work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.cli import build_parser
+from media.video import open_video
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+
+
+def steps(target: str) -> list[str]:
+    """The commands `make TARGET` would run once everything is installed."""
+    plan = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "-o", ".venv/.ready-dev",
+         "-o", ".venv/bin/python", target],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return plan.stdout.strip().splitlines()
+
+
+def test_the_two_main_commands_come_first() -> None:
+    assert COMMANDS[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m demo")])
+def test_demo_commands_parse(command: str) -> None:
+    args = build_parser().parse_args(shlex.split(command)[3:])
+    assert args.command in {"track", "segment", "remove", "batch"}
+
+
+def test_every_command_is_of_a_known_kind() -> None:
+    known = ("make ", "python -m demo ", "python -m checkpoints ")
+    assert all(command.startswith(known) for command in COMMANDS), COMMANDS
+
+
+def test_files_it_links_to_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_prompts_example_is_valid(tmp_path: Path) -> None:
+    from demo.project import load_prompts
+
+    (example,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "p.json").write_text(example)
+    assert [o.name for o in load_prompts(tmp_path / "p.json")] == ["dog", "ball"]
+
+
+def test_make_test_runs_the_whole_suite() -> None:
+    assert steps("test") == [
+        ".venv/bin/python -m checkpoints fetch --default",
+        ".venv/bin/python -m pytest",
+    ]
+
+
+def test_make_demo_step_by_step(tmp_path: Path) -> None:
+    """Every step of `make demo` after installing; the results go to a temporary folder."""
+    plan = steps("demo")
+    assert len(plan) == 2
+    for step in plan:
+        words = shlex.split(step.replace("output/sample", str(tmp_path / "out")))
+        assert words[0] == ".venv/bin/python"
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    for name in ("tracked.mp4", "segmented.mp4", "removed.mp4"):
+        assert str(tmp_path / "out" / name) in done.stdout
+        with open_video(tmp_path / "out" / name) as reader:
+            assert len(reader) == 25
+            assert reader.info.size == (272, 640)
+            assert reader.info.has_audio
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert "mixformerv2" in summary["weights"]["tracker"]
+    tracks = json.loads((tmp_path / "out" / "tracks.json").read_text())
+    assert len(tracks["frames"]) == 25
