@@ -1,0 +1,23 @@
+"""Follow one object through a video: trackers by name, and the networks behind them."""
+
+from trackers.base import (
+    Track,
+    Tracker,
+    WeightsInfo,
+    build_network,
+    build_tracker,
+    list_networks,
+    list_trackers,
+    register,
+)
+
+__all__ = [
+    "Track",
+    "Tracker",
+    "WeightsInfo",
+    "build_network",
+    "build_tracker",
+    "list_networks",
+    "list_trackers",
+    "register",
+]

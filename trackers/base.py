@@ -1,0 +1,340 @@
+"""What every tracker offers, and the registry that builds trackers and networks by name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+import checkpoints
+from media import InputError
+
+Mode = Literal["robust", "benchmark"]
+StateDict = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where the object is in one frame."""
+
+    box: np.ndarray  # float32 (4,) x0 y0 x1 y1 in full-frame pixels
+    score: float  # in [0, 1]; 1.0 on the frame the user gave; nan for a model without a score
+    lost: bool = False  # then `box` is the last one that was trusted
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Which weights a tracker runs, for the record."""
+
+    name: str  # name of the checkpoint, path of a file, or "state dict"
+    sha256: str  # of the file, or of the tensors of a state dict; the first 12 digits
+
+    def __str__(self) -> str:
+        return f"{self.name} (sha256 {self.sha256})"
+
+
+class Tracker(Protocol):
+    """Follows one object through the frames of one video, in order, forwards or backwards.
+
+    Frames are (h, w, 3) RGB uint8, all of one size, and never written into. Boxes are x0 y0 x1 y1
+    in full-frame pixels.
+    """
+
+    weights: WeightsInfo
+
+    def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
+        """Start anew with the object in `box`; it has an area and touches the frame."""
+        ...
+
+    def track(self, frame: np.ndarray) -> Track:
+        """Find the object in the next frame."""
+        ...
+
+    def correct(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
+        """Take the user's word for where the object is in this frame; keep what was learnt."""
+        ...
+
+
+# --------------------------------------------------------------------------------- checks of input
+
+
+def check_frame(frame: np.ndarray, size: tuple[int, int] | None = None) -> None:
+    """Raise InputError unless `frame` is (h, w, 3) uint8, and of `size` (height, width)."""
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise InputError(
+            f"A frame is an array of height x width x 3 with type uint8, but this one is "
+            f"{' x '.join(map(str, frame.shape))} with type {frame.dtype}."
+        )
+    height, width = frame.shape[:2]
+    if size is not None and (height, width) != size:
+        raise InputError(
+            f"This frame is {width} x {height} pixels but the first was {size[1]} x {size[0]}; "
+            "start the tracker anew where the size changes."
+        )
+
+
+def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Check a box a user gave.
+
+    Args:
+        box: x0 y0 x1 y1 in pixels; it may reach beyond the frame.
+        size: (height, width) of the frame.
+
+    Returns:
+        float64 (4,).
+
+    Raises:
+        InputError: the box is not four finite numbers, has no area, or lies outside of the frame.
+    """
+    values = np.asarray(box, dtype=np.float64)
+    if values.shape != (4,) or not np.isfinite(values).all():
+        raise InputError(f"A box is four numbers x0, y0, x1, y1, but this one is {box}.")
+    x0, y0, x1, y1 = values
+    shown = ", ".join(f"{value:g}" for value in values)
+    if x1 <= x0 or y1 <= y0:
+        raise InputError(f"The box {shown} has no area; give x0, y0, x1, y1 with x1 > x0, y1 > y0.")
+    height, width = size
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise InputError(f"The box {shown} lies outside of the {width} x {height} pixel frame.")
+    return values
+
+
+# -------------------------------------------------------------------------------------- registry
+
+
+@dataclass(frozen=True)
+class _Entry:
+    network: Callable[..., nn.Module]
+    tracker: Callable[..., Tracker] | None
+    checkpoints: tuple[str, ...]
+
+
+_registry: dict[str, _Entry] = {}
+
+
+def register(
+    name: str,
+    *,
+    tracker: Callable[..., Tracker] | None = None,
+    checkpoints: Sequence[str] = (),
+) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """Register the function below the decorator as the builder of a network.
+
+    Args:
+        name: for `build_network`, and for `build_tracker` if there is a tracker.
+        tracker: called as tracker(network, weights=..., mode=..., **options), where the options are
+            those of `build_tracker` that were given and that its signature names.
+        checkpoints: names in `checkpoints.CHECKPOINTS` with weights for it, the best first.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        if name in _registry:
+            raise ValueError(f"two networks want to be called {name!r}")
+        _registry[name] = _Entry(network, tracker, tuple(checkpoints))
+        return network
+
+    return add
+
+
+def _entries() -> dict[str, _Entry]:
+    """The registry, after every file in trackers/models has had the chance to register."""
+    models = importlib.import_module("trackers.models")
+    for module in pkgutil.iter_modules(models.__path__):
+        importlib.import_module(f"trackers.models.{module.name}")
+    return _registry
+
+
+def list_trackers() -> list[str]:
+    """Names for `build_tracker`, sorted."""
+    return sorted(name for name, entry in _entries().items() if entry.tracker is not None)
+
+
+def list_networks() -> list[str]:
+    """Names for `build_network`, sorted: those of the trackers, and what only training needs."""
+    return sorted(_entries())
+
+
+def _entry(name: str, names: Sequence[str]) -> _Entry:
+    if name not in names:
+        raise InputError(f"There is no tracker called {name!r}; there are {', '.join(names)}.")
+    return _registry[name]
+
+
+def build_network(name: str, **overrides: Any) -> nn.Module:
+    """Build a network without training it, with the keys of the official checkpoints.
+
+    Args:
+        name: one of `list_networks()`.
+        overrides: arguments of the network's class that shall differ from the preset.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    return _entry(name, list_networks()).network(**overrides)
+
+
+def build_tracker(
+    name: str,
+    *,
+    device: str | torch.device = "auto",
+    weights: str | PathLike[str] | StateDict | None = None,
+    mode: Mode = "robust",
+    search_factor: float | None = None,
+    update_interval: int | None = None,
+    online_size: int | None = None,
+    threshold: float | None = None,
+) -> Tracker:
+    """Build a tracker that is ready to follow one object.
+
+    Args:
+        name: one of `list_trackers()`.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
+        weights: a file, a state dict, or None for the best checkpoint on this machine: the official
+            one, else the one bundled with the project.
+        mode: "robust" for real videos; "benchmark" for the published protocol, never lost.
+        search_factor: side of the search window in multiples of the object's mean side (MixFormer).
+        update_interval: frames between two updates of the online templates (MixFormer).
+        online_size: how many online templates are kept (MixFormer).
+        threshold: under which a search token may meet the template (GRM).
+            Options that are None take the tracker's own default.
+
+    Raises:
+        InputError: an argument does not exist or does not fit this tracker, or the weights belong
+            to another network.
+        checkpoints.CheckpointError: there are no weights, or the file is damaged.
+    """
+    entry = _entry(name, list_trackers())
+    assert entry.tracker is not None
+    if mode not in ("robust", "benchmark"):
+        raise InputError(f"A tracker's mode is 'robust' or 'benchmark', not {mode!r}.")
+    options: dict[str, float] = {}
+    for option, value, least in (
+        ("search_factor", search_factor, 1),
+        ("update_interval", update_interval, 1),
+        ("online_size", online_size, 1),
+        ("threshold", threshold, 0),
+    ):
+        if value is None:
+            continue
+        if option not in inspect.signature(entry.tracker).parameters:
+            raise InputError(f"The tracker {name} has no option {option}; leave it out.")
+        if not value >= least:
+            raise InputError(f"The option {option} is at least {least}, not {value}.")
+        options[option] = value
+    target = resolve_device(device)
+    network, info = _load(name, weights)
+    network.requires_grad_(False).eval().to(target)
+    return entry.tracker(network, weights=info, mode=mode, **options)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn "auto" into cuda, mps or cpu, whichever comes first on this machine, and check others.
+
+    Raises:
+        InputError: the device does not exist.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {str(device)!r} is not available on this machine; use 'auto' or 'cpu'."
+        ) from error
+    return found
+
+
+# --------------------------------------------------------------------------------------- weights
+
+
+def _load(
+    name: str, weights: str | PathLike[str] | StateDict | None
+) -> tuple[nn.Module, WeightsInfo]:
+    """Build a network with weights, loaded strictly, and say which they are.
+
+    Half precision is cast up. The tensors are copied: whoever handed in a state dict may go on
+    training with it.
+    """
+    if isinstance(weights, Mapping):
+        info, state = WeightsInfo("state dict", _hash_tensors(weights)), weights
+    else:
+        label, path = _find_weights(name) if weights is None else (str(weights), Path(weights))
+        if not path.is_file():
+            raise InputError(f"There is no file {path}; give weights that exist, or none.")
+        info, state = WeightsInfo(label, _hash_file(path)), checkpoints.load_state_dict(path)
+    network = _outline(name)
+    wanted = network.state_dict()
+    difference = _difference(wanted, state)
+    if difference:
+        likely = [n for n in list_networks() if not _difference(_outline(n).state_dict(), state)]
+        looks = f"; it looks like one for {' or '.join(likely)}" if likely else ""
+        raise InputError(f"The weights {info.name} do not fit {name}: {difference}{looks}.")
+    cast_up = {key: tensor.to(wanted[key].dtype, copy=True) for key, tensor in state.items()}
+    network.load_state_dict(cast_up, assign=True)
+    return network, info
+
+
+def _find_weights(name: str) -> tuple[str, Path]:
+    names = _registry[name].checkpoints
+    for checkpoint in names:
+        path = checkpoints.find(checkpoint)
+        if path is not None:
+            return checkpoint, path
+    return names[0], checkpoints.path(names[0])  # raises, and says how to fetch it
+
+
+def _difference(wanted: StateDict, state: StateDict) -> str:
+    """Say in a few words what keeps `state` from being loaded, "" if nothing does."""
+    missing = [key for key in wanted if key not in state]
+    surplus = [key for key in state if key not in wanted]
+    shaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of {len(wanted)} keys are missing ({missing[0]}, ...)")
+    if surplus:
+        problems.append(f"{len(surplus)} keys are unknown ({surplus[0]}, ...)")
+    if shaped:
+        key = shaped[0]
+        found, needed = tuple(state[key].shape), tuple(wanted[key].shape)
+        problems.append(f"{len(shaped)} shapes differ ({key} is {found}, not {needed})")
+    return ", ".join(problems)
+
+
+def _outline(name: str) -> nn.Module:
+    """A network with shapes but no memory behind them, until weights are assigned."""
+    with torch.device("meta"):
+        return build_network(name)
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:12]
+
+
+def _hash_tensors(state: StateDict) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in state.items():
+        digest.update(key.encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""One file per tracker, read downwards. Each registers its names; a new file is found by itself."""

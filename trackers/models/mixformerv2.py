@@ -1,0 +1,448 @@
+"""MixFormerV2: a transformer without convolutions that reads a box from four tokens.
+
+All of it in this file, to be read downwards: attention, backbone, heads, network, tracker, presets.
+Paper: Cui et al., "MixFormerV2: Efficient Fully Transformer Tracking", NeurIPS 2023
+(arXiv 2305.15896). Upstream: MCG-NJU/MixFormerV2 @ 10414383, whose checkpoints load unchanged.
+
+    crops             tokens                                  four of them, after the last block
+    template  -> [ template | online template | search | l r t b ] -> box head   -> edges of the box
+    online    /    see each other            see everything        -> score head -> target or not
+
+Templates never look at the search frame. What they contribute to a search frame is therefore the
+same until a template changes, and a tracker encodes them once: `encode_templates`, then `search`
+for each frame, with two fifths less work than the full forward, which training needs and which
+upstream's tracker runs as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trackers.base import Mode, Track, WeightsInfo, check_box, check_frame, register
+from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
+from trackers.crops import SquareCrop, to_tensor
+from trackers.models.layers import DropPath, Mlp, PatchEmbed, sincos_position_table
+from trackers.presence import Presence
+from trackers.templates import OnlineTemplates
+
+# Keys and values of one block's template tokens, each (b, heads, tokens, dim / heads).
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+
+class MixedAttention(nn.Module):
+    """Attention in which template tokens see templates only and all others see everything."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
+        """Mix (b, n, dim) tokens, of which the first `templates` belong to templates."""
+        q, k, v = self._split_heads(self.qkv(x))
+        t = templates
+        mixed = [
+            F.scaled_dot_product_attention(q[:, :, :t], k[:, :, :t], v[:, :, :t]),
+            F.scaled_dot_product_attention(q[:, :, t:], k, v),
+        ]
+        return self._join_heads(torch.cat(mixed, dim=2))
+
+    def cached(
+        self, x: torch.Tensor, context: KeysValues | None, queries: int
+    ) -> tuple[torch.Tensor, KeysValues]:
+        """Let the last `queries` of the (b, n, dim) tokens see `context` and all n tokens.
+
+        Returns:
+            The (b, queries, dim) result, and the keys and values of the n tokens themselves.
+        """
+        dim = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (q,) = self._split_heads(F.linear(x[:, -queries:], weight[:dim], bias[:dim]))
+        own_k, own_v = k, v = self._split_heads(F.linear(x, weight[dim:], bias[dim:]))
+        if context is not None:
+            k, v = torch.cat([context[0], own_k], dim=2), torch.cat([context[1], own_v], dim=2)
+        return self._join_heads(F.scaled_dot_product_attention(q, k, v)), (own_k, own_v)
+
+    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(b, n, parts * dim) to (parts, b, heads, n, dim / heads)."""
+        return x.unflatten(-1, (-1, self.heads, self.qkv.in_features // self.heads)).permute(
+            2, 0, 3, 1, 4
+        )
+
+    def _join_heads(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """A transformer block, normalized first. LayerNorm eps 1e-6, unlike the heads."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = MixedAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+        self.coefficient = 1.0  # of both residual branches; fades to 0 in a block to be removed
+
+    def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
+        """(b, n, dim) to the same; the first `templates` tokens see only each other."""
+        attended = self.drop_path(self.attn(self.norm1(x), templates))
+        x = torch.add(x, attended, alpha=self.coefficient)
+        return torch.add(x, self.drop_path(self.mlp(self.norm2(x))), alpha=self.coefficient)
+
+    def cached(
+        self, x: torch.Tensor, context: KeysValues | None, queries: int
+    ) -> tuple[torch.Tensor, KeysValues]:
+        """As `forward` in inference, for the last `queries` tokens; see `MixedAttention.cached`."""
+        attended, own = self.attn.cached(self.norm1(x), context, queries)
+        x = torch.add(x[:, -queries:], attended, alpha=self.coefficient)
+        return torch.add(x, self.mlp(self.norm2(x)), alpha=self.coefficient), own
+
+
+class Backbone(nn.Module):
+    """Patches and positions of all crops, the four prediction tokens, and the blocks.
+
+    There is no normalization after the last block: the heads read raw tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        search_size: int,
+        template_size: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        # The tables are constants, yet upstream keeps them in its checkpoints, as parameters.
+        self.pos_embed_s = self._fixed_positions(search_size, dim)
+        self.pos_embed_t = self._fixed_positions(template_size, dim)
+        self.reg_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 4, dim), std=0.02))
+        self.pos_embed_reg = nn.Parameter(torch.zeros(1, 4, dim))
+        self.patch_embed = PatchEmbed(dim)
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+        blocks = nn.ModuleList(Block(dim, heads, int(dim * mlp_ratio), rate) for rate in rates)
+        self.blocks = cast("Sequence[Block]", blocks)
+
+    @staticmethod
+    def _fixed_positions(size: int, dim: int) -> nn.Parameter:
+        table = sincos_position_table(size // PatchEmbed.patch, dim)
+        return nn.Parameter(table, requires_grad=False)
+
+    def template_tokens(self, template: torch.Tensor) -> torch.Tensor:
+        """(b, 3, z, z) to (b, z * z / 256, dim)."""
+        return self.patch_embed(template) + self.pos_embed_t
+
+    def search_tokens(self, search: torch.Tensor) -> torch.Tensor:
+        """(b, 3, x, x) to (b, x * x / 256 + 4, dim), the prediction tokens l, r, t, b last."""
+        prediction = (self.reg_tokens + self.pos_embed_reg).expand(len(search), -1, -1)
+        return torch.cat([self.patch_embed(search) + self.pos_embed_s, prediction], dim=1)
+
+
+class BoxHead(nn.Module):
+    """One MLP for the four tokens: where along the crop does the left, right, top, bottom lie.
+
+    The logits pass a LayerNorm over the bins before the softmax (eps 1e-5, also of the hidden one).
+    """
+
+    def __init__(self, dim: int, feat_sz: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU()),
+            nn.Sequential(nn.Linear(dim, feat_sz), nn.LayerNorm(feat_sz)),
+        )
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(b, 4, dim) to (b, 4, feat_sz) logits."""
+        return self.layers(tokens)
+
+
+class ScoreHead(nn.Module):
+    """Is that the target? One logit per token, and their mean."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()), nn.Linear(dim, 1)
+        )
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(b, 4, dim) to (b,) logits."""
+        return self.layers(tokens).mean(dim=(1, 2))
+
+
+# ---------------------------------------------------------------------------------------- network
+
+
+@dataclass(frozen=True)
+class MixFormerV2Output:
+    """What the network says about a batch of b search crops."""
+
+    boxes_cxcywh: torch.Tensor  # (b, 1, 4) shares of the crop; width and height may be negative
+    scores: torch.Tensor | None  # (b,) logits, None for a network without score head
+    probabilities: torch.Tensor  # (b, 4, feat_sz) over the bins, for left, right, top, bottom
+    edge_logits: torch.Tensor  # (b, 4, feat_sz) what the softmax is taken of
+    # Tokens after each block, [template | online | search | l r t b]. On the cached path without
+    # the templates, and after the last block the four prediction tokens only.
+    features: list[torch.Tensor]
+
+
+class MixFormerV2(nn.Module):
+    """The network: template crops and a search crop in, box and score out.
+
+    Args:
+        search_size: side of the search crop in pixels, a multiple of 16.
+        template_size: side of the template crops in pixels, a multiple of 16.
+        dim: channels of a token.
+        depth: number of blocks.
+        heads: attention heads.
+        mlp_ratio: hidden channels of a block's MLP in multiples of `dim`.
+        feat_sz: bins an edge's position is spread over.
+        score_head: whether the network also says if the crop shows the target.
+        drop_path: stochastic depth of the last block in training, rising to it from 0.
+        removed_blocks: blocks that distillation is about to remove (paper, section 3.3): they are
+            frozen, and `set_removal_coefficient` fades them out.
+    """
+
+    def __init__(
+        self,
+        *,
+        search_size: int = 288,
+        template_size: int = 128,
+        dim: int = 768,
+        depth: int = 8,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        feat_sz: int = 96,
+        score_head: bool = True,
+        drop_path: float = 0.1,
+        removed_blocks: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.search_size = search_size
+        self.template_size = template_size
+        self.feat_sz = feat_sz
+        self.backbone = Backbone(
+            search_size=search_size,
+            template_size=template_size,
+            dim=dim,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+        )
+        self.box_head = BoxHead(dim, feat_sz)
+        self.score_head = ScoreHead(dim) if score_head else None
+        self.removed_blocks = tuple(removed_blocks)
+        for index in self.removed_blocks:
+            self.backbone.blocks[index].requires_grad_(False)
+
+    def set_removal_coefficient(self, coefficient: float) -> None:
+        """Weigh the residual branches of the removed blocks: 1 as ever, 0 as if they were gone."""
+        for index in self.removed_blocks:
+            self.backbone.blocks[index].coefficient = coefficient
+
+    def forward(
+        self, template: torch.Tensor, online_template: torch.Tensor, search: torch.Tensor
+    ) -> MixFormerV2Output:
+        """Run templates and search crop together, as in training.
+
+        Args:
+            template: (b, 3, z, z), z = `template_size`, normalized as by `crops.to_tensor`.
+            online_template: (b, 3, z, z).
+            search: (b, 3, x, x), x = `search_size`.
+        """
+        templates = [self.backbone.template_tokens(t) for t in (template, online_template)]
+        x = torch.cat([*templates, self.backbone.search_tokens(search)], dim=1)
+        features = []
+        for block in self.backbone.blocks:
+            x = block(x, 2 * templates[0].shape[1])
+            features.append(x)
+        return self._predict(features)
+
+    def encode_templates(self, templates: torch.Tensor) -> list[KeysValues]:
+        """Encode the template and any number of online templates for `search`.
+
+        Args:
+            templates: (b, n, 3, z, z), the template first.
+
+        Returns:
+            Keys and values of the n templates' tokens, one pair per block.
+        """
+        b, n = templates.shape[:2]
+        x = self.backbone.template_tokens(templates.flatten(0, 1))
+        x = x.unflatten(0, (b, n)).flatten(1, 2)
+        cache = []
+        for block in self.backbone.blocks:
+            x, keys_values = block.cached(x, None, x.shape[1])
+            cache.append(keys_values)
+        return cache
+
+    def search(self, search: torch.Tensor, cache: Sequence[KeysValues]) -> MixFormerV2Output:
+        """Find the target of encoded templates in (b, 3, x, x) search crops; inference only.
+
+        The same result as `forward`: the last block is worked out for the four prediction tokens
+        alone, because nobody reads the others.
+        """
+        x = self.backbone.search_tokens(search)
+        features = []
+        for i, (block, context) in enumerate(zip(self.backbone.blocks, cache, strict=True), 1):
+            x, _ = block.cached(x, context, 4 if i == len(cache) else x.shape[1])
+            features.append(x)
+        return self._predict(features)
+
+    def _predict(self, features: list[torch.Tensor]) -> MixFormerV2Output:
+        tokens = features[-1][:, -4:]
+        logits = self.box_head(tokens)
+        probabilities = logits.softmax(dim=-1)
+        # Bin k stands for the position k / feat_sz, without half a bin: 1.0 is out of reach.
+        bins = torch.arange(self.feat_sz, device=logits.device) / self.feat_sz
+        left, right, top, bottom = (probabilities @ bins.to(logits)).unbind(-1)
+        boxes = xyxy_to_cxcywh(torch.stack([left, top, right, bottom], dim=-1))
+        scores = self.score_head(tokens) if self.score_head is not None else None
+        return MixFormerV2Output(boxes[:, None], scores, probabilities, logits, features)
+
+
+# ---------------------------------------------------------------------------------------- tracker
+
+
+class MixFormerV2Tracker:
+    """Follows one object. See `trackers.base.Tracker` for what every tracker does.
+
+    Args:
+        network: in eval mode; without a score head scores are nan and nothing is renewed or lost.
+        weights: which weights it holds.
+        mode: "benchmark" is the published protocol, in which nothing is ever lost; "robust" is
+            for real videos.
+        search_factor: side of the search window in multiples of the object's mean side.
+        update_interval: frames between two updates of the online templates; None: 200 in benchmark
+            mode, as published for most data sets, and 25 in robust mode, as in upstream's demo.
+        online_size: how many online templates are kept.
+    """
+
+    template_factor = 2.0
+
+    def __init__(
+        self,
+        network: MixFormerV2,
+        *,
+        weights: WeightsInfo,
+        mode: Mode = "robust",
+        search_factor: float = 4.5,
+        update_interval: int | None = None,
+        online_size: int = 1,
+    ) -> None:
+        self.network = network
+        self.weights = weights
+        self.mode = mode
+        self.search_factor = search_factor
+        self.update_interval = update_interval or (25 if mode == "robust" else 200)
+        self.online_size = online_size
+        self.device = next(network.parameters()).device
+        self._size: tuple[int, int] | None = None
+
+    def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
+        """See `Tracker.initialize`."""
+        check_frame(frame)
+        height, width = frame.shape[:2]
+        x, y, w, h = xyxy_to_xywh(check_box(box, (height, width))).tolist()
+        self._size = height, width
+        self._box_xywh = x, y, w, h
+        self._first = self._template(frame)
+        self.templates = OnlineTemplates(
+            self._first, interval=self.update_interval, size=self.online_size
+        )
+        self.presence = Presence()
+        self._encode()
+
+    @torch.inference_mode()
+    def track(self, frame: np.ndarray) -> Track:
+        """See `Tracker.track`."""
+        size = self._check(frame)
+        crop = SquareCrop.around(self._box_xywh, self.search_factor, self.network.search_size)
+        output = self.network.search(to_tensor([crop.extract(frame)], self.device), self._cache)
+        score = math.nan if output.scores is None else output.scores.sigmoid().item()
+        lost = self.mode == "robust" and self.presence.update(score)
+        if not lost:
+            self._box_xywh = clip_xywh(crop.to_frame(output.boxes_cxcywh[0, 0].cpu()), size)
+        if self.templates.step(score, lambda: self._template(frame)):
+            self._encode()
+        return Track(xywh_to_xyxy(np.array(self._box_xywh, np.float32)), score, lost)
+
+    def correct(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
+        """See `Tracker.correct`. The first template stays; the new one is the online template."""
+        size = self._check(frame)
+        x, y, w, h = xyxy_to_xywh(check_box(box, size)).tolist()
+        self._box_xywh = x, y, w, h
+        self.templates.correct(self._template(frame))
+        self.presence = Presence()
+        self._encode()
+
+    def _check(self, frame: np.ndarray) -> tuple[int, int]:
+        if self._size is None:
+            raise RuntimeError("initialize(frame, box) has to come first")
+        check_frame(frame, self._size)
+        return self._size
+
+    def _template(self, frame: np.ndarray) -> np.ndarray:
+        size = self.network.template_size
+        return SquareCrop.around(self._box_xywh, self.template_factor, size).extract(frame)
+
+    @torch.inference_mode()
+    def _encode(self) -> None:
+        crops = to_tensor([self._first, *self.templates.online], self.device)
+        self._cache = self.network.encode_templates(crops[None])
+
+
+# ---------------------------------------------------------------------------- presets and weights
+
+
+@register(
+    "mixformerv2_small",
+    tracker=partial(MixFormerV2Tracker, search_factor=4.5),
+    checkpoints=("mixformerv2_small", "mixformerv2_small_seed"),
+)
+def mixformerv2_small(**overrides: Any) -> MixFormerV2:
+    """As wide as the base model, but four blocks with a narrow MLP, and smaller crops."""
+    return MixFormerV2(
+        **{"search_size": 224, "template_size": 112, "depth": 4, "mlp_ratio": 1.0} | overrides
+    )
+
+
+@register(
+    "mixformerv2_base",
+    tracker=partial(MixFormerV2Tracker, search_factor=5.0),
+    checkpoints=("mixformerv2_base",),
+)
+def mixformerv2_base(**overrides: Any) -> MixFormerV2:
+    """Eight blocks, 288 pixel search crops."""
+    return MixFormerV2(**overrides)
+
+
+@register("mixformerv2_student12")
+def mixformerv2_student12(**overrides: Any) -> MixFormerV2:
+    """What dense-to-sparse distillation trains: all twelve blocks of ViT-B (paper, section 3.2)."""
+    return MixFormerV2(**{"depth": 12, "feat_sz": 72, "score_head": False} | overrides)
+
+
+@register("mixformerv2_student8")
+def mixformerv2_student8(**overrides: Any) -> MixFormerV2:
+    """What deep-to-shallow distillation leaves of it (paper, section 3.3)."""
+    return MixFormerV2(**{"feat_sz": 72, "score_head": False} | overrides)
