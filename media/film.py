@@ -151,7 +151,7 @@ def _frame_rate(promised: Fraction | None, count: int, total: Fraction) -> Fract
     if count < 2:
         return promised if promised is not None and believable else _DEFAULT_FPS
     measured = count / total
-    if promised is not None and believable and abs(promised / measured - 1) < 0.02:
+    if promised is not None and believable and abs(promised / measured - 1) < 0.01:
         return promised
     return measured.limit_denominator(100_000)
 

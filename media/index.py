@@ -232,10 +232,11 @@ def _arrange(
 
 def _durations(pts: np.ndarray, last_duration: int, end: int | None) -> np.ndarray:
     steps = np.diff(pts)
-    usual = int(np.median(steps)) if len(steps) else 0
-    last = int(last_duration) or usual or 1
-    # In an mp4 with B-frames a packet's length is that of decoding, not of showing; the length of
-    # the whole stream is trustworthy unless it is out of all proportion.
-    if end is not None and 0 < end - pts[-1] <= 10 * max(last, usual):
+    usual = int(np.median(steps)) if len(steps) else max(int(last_duration), 1)
+    if end is not None and 0 < end - pts[-1] <= 10 * usual:
+        # In an mp4 with B-frames a packet's duration is that of decoding, not of showing.
         last = end - int(pts[-1])
+    else:
+        # Elsewhere it comes from the frame rate in the header, which may be nonsense.
+        last = int(last_duration) if usual / 2 <= last_duration <= usual * 2 else usual
     return np.append(steps, last).astype(np.int64)

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
@@ -208,6 +209,7 @@ class VideoWriter:
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.gop_size = max(1, min(round(_SECONDS_BETWEEN_KEY_FRAMES * self._fps), 250))
+        stream.codec_context.flags |= Flags.frame_duration
         stream.max_b_frames = 0  # they need edit lists and blur how long the last frame is shown
         stream.colorspace = Colorspace.ITU709
         stream.color_primaries = ColorPrimaries.BT709

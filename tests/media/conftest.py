@@ -63,6 +63,7 @@ class Clips:
         container_options: dict[str, str] | None = None,
         set_up: Callable[[Any], object] | None = None,
         sound: dict[str, Any] | None = None,
+        title: str = "",
         **reformat: Any,
     ) -> Path:
         """Encode frames 0, 1, ... (or the given ones) with a key frame every 12 and B-frames.
@@ -72,6 +73,7 @@ class Clips:
         if isinstance(frames, int):
             frames = (cls.paint(number, *size) for number in range(frames))
         with av.open(str(path), "w", container_options=container_options or {}) as container:
+            container.metadata["title"] = title
             stream = container.add_stream(codec, rate=fps, options=options or {})
             stream.height, stream.width = size
             stream.pix_fmt = pix_fmt
@@ -79,7 +81,7 @@ class Clips:
             stream.codec_context.time_base = time_base
             if set_up:
                 set_up(stream)
-            tone = _Tone(container, **sound) if sound else None
+            tone = None if sound is None else _Tone(container, **sound)
             step = int(1 / (time_base * fps))
             for number, frame in enumerate(frames):
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
