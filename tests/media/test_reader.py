@@ -22,7 +22,7 @@ from media.video import Budget, VideoReader, open_video
 
 COUNT = 48
 _RNG = np.random.default_rng(0)
-VFR_PTS = np.cumsum(_RNG.integers(500, 3000, COUNT)).tolist()
+VFR_PTS = [0, *np.cumsum(_RNG.integers(500, 3000, COUNT - 1)).tolist()]
 VP9 = {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}}
 HEVC = {"codec": "libx265", "options": {"x265-params": "log-level=none:open-gop=1:bframes=3"}}
 MILLI = Fraction(1, 1000)
