@@ -1,0 +1,103 @@
+"""What an inpainter is, and the list of those there are."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from media import InputError
+
+Frame = np.ndarray
+"""RGB uint8 (h, w, 3)."""
+Mask = np.ndarray
+"""bool (h, w); True = paint this over."""
+
+
+class FrameSource(Protocol):
+    """The frames of a clip, read when asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Frame: ...
+
+
+class MaskSource(Protocol):
+    """One mask per frame, read when asked for; an empty mask leaves its frame as it is."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Mask: ...
+
+
+class Inpainter(Protocol):
+    """Paints things away. One instance serves one clip at a time."""
+
+    notes: list[str]
+    """Sentences for the user about the clip last painted; complete when the frames are through."""
+
+    def inpaint(
+        self, frames: FrameSource, masks: MaskSource, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[Frame]:
+        """Yield the frames `start` up to `stop` (the end) in order, the masked things gone.
+
+        Frames outside that range may be read as well: what they show helps those inside it.
+
+        Raises:
+            InputError: Frames and masks do not fit together, or there is nothing to paint from.
+        """
+        ...
+
+
+Builder = TypeVar("Builder", bound=Callable[..., Inpainter])
+_BUILDERS: dict[str, Callable[..., Inpainter]] = {}
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Make a class or function known as the builder of the inpainter `name`."""
+
+    def add(builder: Builder) -> Builder:
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def list_inpainters() -> list[str]:
+    """The names `build_inpainter` knows, sorted. Every module beside this one may add some."""
+    package = __package__ or "inpainting"
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.ispkg and not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")
+    return sorted(_BUILDERS)
+
+
+def build_inpainter(
+    name: str,
+    *,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    dilate: int | None = None,
+    **options: Any,
+) -> Inpainter:
+    """Build an inpainter by name.
+
+    Args:
+        name: one of `list_inpainters()`.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        weights: the file to load; None = the one in the checkpoints folder.
+        dilate: pixels by which every mask is grown first, so that it covers the object's soft
+            edge; None = by the object's size.
+        options: what the inpainter itself understands.
+
+    Raises:
+        InputError: No inpainter has that name.
+        checkpoints.CheckpointError: The weights are not there, or damaged.
+    """
+    names = list_inpainters()
+    if name not in names:
+        known = ", ".join(names)
+        raise InputError(f"There is no inpainter called {name!r}; choose one of {known}.")
+    return _BUILDERS[name](device=device, weights=weights, dilate=dilate, **options)

@@ -1,0 +1,540 @@
+"""Object removal by carrying real pixels into the hole along the motion of the background.
+
+Read downwards: the motion between two frames, completed inside the hole; the way of a hole's pixels
+through time until a frame shows them; what no frame shows; the inpainter that joins them.
+
+The way of working follows flow-guided video completion (Xu et al., "Deep Flow-Guided Video
+Inpainting", CVPR 2019; Gao et al., "Flow-edge Guided Video Completion", ECCV 2020); the code is
+ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+import checkpoints
+from inpainting.base import Frame, FrameSource, Mask, MaskSource, register
+from inpainting.compositing import diffuse, feather, grow, match_colours
+from inpainting.spynet import SPyNet, load_basicvsr
+from inpainting.windows import Region, Shot, Step, Window, sample, surroundings
+from media import InputError
+
+log = logging.getLogger(__name__)
+
+FLOW_PIXELS = 432 * 240  # the flow's resolution: a larger region is scaled down to this area
+RING = 3  # pixels outside the hole that are followed as well, to compare colours there
+
+
+# ---------------------------------------------------------------------------- motion
+
+
+class Motion:
+    """Flow between neighbouring frames, both ways, completed inside the holes."""
+
+    def __init__(self, network: SPyNet, device: torch.device) -> None:
+        self._network = network.to(device)
+        self._device = device
+
+    def __call__(self, first: Shot, second: Shot, region: Region) -> Step:
+        """Measure the motion on a region of two whole frames. What the holes show has no say."""
+        y0, x0, y1, x1 = region
+        height, width = y1 - y0, x1 - x0
+        scale = min(1.0, float(np.sqrt(FLOW_PIXELS / (height * width))))
+        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        images, holes = zip(
+            *(_shrink(s.pixels[y0:y1, x0:x1], s.hole[y0:y1, x0:x1], size) for s in (first, second)),
+            strict=True,
+        )
+        there, back = self._flow(*images)
+        forward = complete(there, holes[0] | _seen_at(holes[1], there))
+        backward = complete(back, holes[1] | _seen_at(holes[0], back))
+        to_full = np.array([width / size[1], height / size[0]], np.float32)
+        return Step(region, forward * to_full, backward * to_full)
+
+    def _flow(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """float32 (2, h, w, 2): first to second and second to first."""
+        both = torch.from_numpy(np.stack((first, second))).permute(0, 3, 1, 2)
+        both = both.to(self._device).float() / 255
+        with torch.inference_mode():
+            flow = self._network(both, both.flip(0))
+        return np.ascontiguousarray(flow.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _shrink(image: Frame, hole: Mask, size: tuple[int, int]) -> tuple[np.ndarray, Mask]:
+    """The image at the flow's size, its hole filled smoothly so that it has no edges of its own."""
+    shape = (size[1], size[0])
+    weight = (~hole).astype(np.float32)
+    share = cv2.resize(weight, shape, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image * weight[..., None], shape, interpolation=cv2.INTER_AREA)
+    known = share > 0.5
+    small = small.reshape(*size, 3) / np.maximum(share, 1e-6)[..., None]
+    return diffuse(small.astype(np.float32), known), share < 0.999
+
+
+def _seen_at(hole: Mask, flow: np.ndarray) -> Mask:
+    """Where the flow leads into the other frame's hole: nothing was there to compare with."""
+    return _warp(hole.astype(np.float32), flow) > 0
+
+
+def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    height, width = flow.shape[:2]
+    xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(
+        image, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+
+
+def complete(flow: np.ndarray, hole: Mask) -> np.ndarray:
+    """Replace the flow inside a hole by what its surroundings say.
+
+    The camera's motion (a homography fitted to the known flow) carries the large part, zoom and
+    rotation included; what it does not explain at the border is spread over the hole like a soap
+    film.
+
+    Args:
+        flow: float32 (h, w, 2), x y, in its own pixels.
+        hole: bool (h, w).
+
+    Returns:
+        float32 (h, w, 2), equal to `flow` well outside the hole.
+    """
+    if not hole.any():
+        return flow
+    # The network looks about; next to the hole it has seen its fill.
+    known = ~grow(hole, 3)
+    camera = camera_motion(flow, known)
+    return camera + diffuse(flow - camera, known)
+
+
+def camera_motion(flow: np.ndarray, known: Mask) -> np.ndarray:
+    """The flow of a homography fitted to the known flow: float32 (h, w, 2).
+
+    Falls back to no motion where too little agrees on one (then the film alone fills the hole).
+    """
+    height, width = known.shape
+    ys, xs = np.nonzero(known)
+    if len(ys) < 64:
+        return np.zeros_like(flow)
+    pick = slice(None, None, max(len(ys) // 3000, 1))
+    start = np.stack((xs, ys), axis=1)[pick].astype(np.float32)
+    end = start + flow[ys, xs][pick]
+    matrix, agree = cv2.findHomography(start, end, cv2.RANSAC, 0.5, maxIters=500)
+    if matrix is None or agree.mean() < 0.3:
+        return np.zeros_like(flow)
+    gx, gy = np.meshgrid(np.arange(width), np.arange(height))
+    grid = np.stack((gx, gy), axis=-1).astype(np.float32)
+    moved = cv2.perspectiveTransform(grid.reshape(-1, 1, 2), matrix).reshape(height, width, 2)
+    return (moved - grid).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------- following
+
+
+@dataclass
+class Finds:
+    """What following n pixels in one direction of time found."""
+
+    colours: np.ndarray  # float32 (n, 3)
+    doubt: np.ndarray  # float32 (n,): variance of the place found, flow pixels squared; inf = none
+
+
+def follow(window: Window, index: int, points: np.ndarray, direction: int, reach: int) -> Finds:
+    """Follow points outwards in time, each until a frame shows it.
+
+    Only places are carried from frame to frame; a colour is sampled once, in the frame that shows
+    it, so that detail is not blurred however far it comes.
+
+    Args:
+        window: frames and steps.
+        index: the frame the points belong to.
+        points: float32 (n, 2), x y.
+        direction: 1 = later frames, -1 = earlier ones.
+        reach: how many frames to go at most.
+    """
+    colours = np.zeros((len(points), 3), np.float32)
+    doubt = np.full(len(points), np.inf, np.float32)
+    active = np.arange(len(points))
+    places, costs = points, np.zeros(len(points), np.float32)
+    for distance in range(reach):
+        here = index + direction * distance
+        step = window.steps.get(min(here, here + direction))
+        shot = window.shots.get(here + direction)
+        if step is None or shot is None or not len(active):
+            break
+        ends, miss = step.move(places, direction)
+        miss = miss / step.cell
+        way = np.linalg.norm(ends - places, axis=1) / step.cell
+        costs = costs + 0.05 + np.minimum(miss, 3.0) ** 2
+        # In the open a way that does not lead back has met something else passing by.
+        found = shot.shows(ends) & (miss < 0.7 + 0.05 * way)
+        colours[active[found]] = shot.colours(ends[found])
+        doubt[active[found]] = costs[found]
+        height, width = window.size
+        inside = ((ends >= -0.5) & (ends <= np.array([width, height], np.float32) - 0.5)).all(
+            axis=1
+        )
+        go_on = ~found & inside
+        active, places, costs = active[go_on], ends[go_on], costs[go_on]
+    return Finds(colours, doubt)
+
+
+def blend(one: Finds, other: Finds, places: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Join what both directions found: float32 (n, 3), meaningless where neither found anything.
+
+    Weights are inverse variances; where the two disagree the better one wins the more clearly the
+    more they do, for a mean of two different things would be a ghost of both.
+    """
+    with np.errstate(invalid="ignore"):
+        odds = np.log(other.doubt) - np.log(one.doubt)  # of `one`; +-inf where only one found
+    both = np.isfinite(one.doubt) & np.isfinite(other.doubt)
+    gap: np.ndarray = np.zeros((*shape, 2), np.float32)
+    xs, ys = places[both].T
+    gap[ys, xs, 0] = np.abs(one.colours - other.colours)[both].mean(axis=1)
+    gap[ys, xs, 1] = 1
+    gap = cv2.blur(gap, (9, 9))
+    disagreement = (gap[..., 0] / np.maximum(gap[..., 1], 1e-6))[places[:, 1], places[:, 0]]
+    odds = np.nan_to_num(odds, nan=0.0, posinf=50, neginf=-50) * (1 + disagreement / 8)
+    share = (1 / (1 + np.exp(-np.clip(odds, -50, 50))))[:, None]
+    return share * one.colours + (1 - share) * other.colours
+
+
+# ---------------------------------------------------------------------------- never seen
+
+
+@dataclass
+class Origin:
+    """A picture that invented pixels of other frames were taken from."""
+
+    image: Frame
+    corner: tuple[int, int]
+
+
+class Canvas:
+    """One frame being painted, on the region round its hole. Places are x y of that region."""
+
+    def __init__(self, shot: Shot, region: Region) -> None:
+        y0, x0, y1, x1 = region
+        self.index = shot.index
+        self.region = region
+        self.corner = (x0, y0)
+        self.hole = shot.hole[y0:y1, x0:x1]
+        self.image = shot.pixels[y0:y1, x0:x1].copy()
+        self.missing = self.hole.copy()  # not painted yet
+        # Where invented pixels come from; -1 = from this canvas itself.
+        self._origins: list[Origin] = []
+        self._origin = np.full(self.hole.shape, -1, np.int16)
+        self._place = np.zeros((*self.hole.shape, 2), np.float32)
+        self._self = Origin(self.image, self.corner)
+
+    def paint(self, places: np.ndarray, colours: np.ndarray) -> None:
+        """Paint places (n, 2) int with colours (n, 3)."""
+        xs, ys = places.T
+        self.image[ys, xs] = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+        self.missing[ys, xs] = False
+
+    def carry_from(self, other: Canvas, step: Step, direction: int) -> None:
+        """Paint what is missing with what a neighbouring canvas shows there.
+
+        Args:
+            other: the canvas of the frame before (direction -1) or after (1).
+            step: the motion between the two.
+            direction: from this canvas to the other.
+        """
+        ys, xs = np.nonzero(self.missing)
+        places = np.stack((xs, ys), axis=1)
+        ends, miss = step.move((places + self.corner).astype(np.float32), direction)
+        ends = ends - np.array(other.corner, np.float32)
+        near = np.rint(ends).astype(int)
+        height, width = other.hole.shape
+        usable = ((near >= 0) & (near < [width, height])).all(axis=1) & (miss < 2 * step.cell)
+        near = np.clip(near, 0, [width - 1, height - 1])
+        at = (near[:, 1], near[:, 0])
+        usable &= other.hole[at] & ~other.missing[at]
+        places, ends, near = places[usable], ends[usable], near[usable]
+        numbers = other._origin[near[:, 1], near[:, 0]]
+        for number in np.unique(numbers):
+            some = numbers == number
+            if number < 0:
+                origin, found = other._self, ends[some]
+            else:  # as far beside the known place as we are beside the pixel it belongs to
+                origin = other._origins[number]
+                at = (near[some, 1], near[some, 0])
+                found = other._place[at] + ends[some] - near[some]
+            self.paint(places[some], sample(origin.image, found, cubic=True))
+            xs, ys = places[some].T
+            self._origin[ys, xs] = len(self._origins)
+            self._place[ys, xs] = found
+            self._origins.append(origin)
+
+    def take(self, shot: Shot) -> None:
+        """Paint what another frame shows at the very same place."""
+        ys, xs = np.nonzero(self.missing & ~shot.hole)
+        self.paint(np.stack((xs, ys), axis=1), shot.pixels[ys, xs])
+
+    def invent(self, generator: Generator | None) -> None:
+        """Paint what is missing out of nothing but this picture."""
+        if not self.missing.any():
+            return
+        if generator is not None:
+            picture = generator(self.image, self.missing)
+        else:
+            hole = self.missing.astype(np.uint8)
+            picture = cv2.inpaint(self.image, hole, 5, cv2.INPAINT_TELEA)
+        ys, xs = np.nonzero(self.missing)
+        self.paint(np.stack((xs, ys), axis=1), picture[ys, xs])
+
+
+class Generator:
+    """MI-GAN (Sargsyan et al., ICCV 2023) as the ONNX pipeline its authors publish."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+        wanted.append("CPUExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+
+    def __call__(self, image: Frame, hole: Mask) -> Frame:
+        """A picture whose hole is filled; it may differ a little outside the hole as well."""
+        # The pipeline lets what the hole showed shine through near its border, and thin holes are
+        # nothing but border: give it a smooth fill to start from.
+        start = diffuse(np.where(hole[..., None], 0, image).astype(np.float32), ~hole)
+        picture = np.clip(np.rint(start), 0, 255).astype(np.uint8)
+        known = np.where(hole, 0, 255).astype(np.uint8)  # the model's masks are the other way round
+        feeds = {"image": picture.transpose(2, 0, 1)[None], "mask": known[None, None]}
+        (result,) = self._session.run(None, feeds)
+        return np.ascontiguousarray(result[0].transpose(1, 2, 0))
+
+
+# ---------------------------------------------------------------------------- the inpainter
+
+
+class PropagationInpainter:
+    """Carries real pixels into the hole and invents only what no frame shows.
+
+    At any time it holds at most `reach + block` whole frames, and of the `reach` frames before them
+    the part round the hole; for frames beyond 1080p `reach` shrinks so that they stay within
+    `memory` bytes. The number of frames of the clip plays no part.
+    """
+
+    def __init__(
+        self,
+        network: SPyNet,
+        generator: Generator | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dilate: int | None = None,
+        reach: int = 40,
+        block: int = 8,
+        memory: int = 600_000_000,
+    ) -> None:
+        """Set up; see `build_inpainter` for device and dilate.
+
+        Args:
+            network: the optical flow.
+            generator: invents what no frame shows; None = Telea's method.
+            reach: how many frames to look back and ahead for the background.
+            block: how many frames are painted at a time; the frame that invents is chosen in them.
+            memory: bytes the whole frames held may take.
+        """
+        if dilate is not None and dilate < 0:
+            raise InputError(f"dilate is {dilate}; give a number of pixels from 0 up.")
+        self.notes: list[str] = []
+        self._motion = Motion(network, torch.device(device))
+        self._generator = generator
+        self._dilate, self._reach, self._block, self._memory = dilate, reach, block, memory
+
+    def inpaint(
+        self, frames: FrameSource, masks: MaskSource, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[Frame]:
+        """See `Inpainter.inpaint`. Frames are read once, in order, from `reach` before `start` on.
+
+        Pixels outside the grown masks, and frames without a mask, come back bit for bit.
+        """
+        count = len(frames)
+        if len(masks) != count:
+            raise InputError(
+                f"There are {count} frames but {len(masks)} masks; give one mask per frame."
+            )
+        stop = count if stop is None else min(stop, count)
+        if not 0 <= start <= stop:
+            raise InputError(f"The range {start} to {stop} is not inside the {count} frames.")
+        return self._run(frames, masks, start, stop)
+
+    def _run(
+        self, frames: FrameSource, masks: MaskSource, start: int, stop: int
+    ) -> Iterator[Frame]:
+        self.notes = []
+        if start == stop:
+            return
+        tally = _Tally()
+        frame_bytes = 3 * max(np.asarray(masks[start]).size, 1)  # a mask costs less to look at
+        reach = max(2, min(self._reach, self._memory // frame_bytes))
+        first = max(start - reach, 0)
+        window = Window(frames, masks, self._motion, dilate=self._dilate, first=first)
+        for index in range(first, start):  # what lies before only lends its pixels
+            window.read_to(index + 2)
+            window.release(index, past=reach)
+        before: Canvas | None = None
+        for begin in range(start, stop, self._block):
+            end = min(begin + self._block, stop)
+            window.read_to(end)
+            if any(window.shots[i].hole.any() for i in range(begin, end)):
+                window.read_to(end + reach)
+            canvases = [self._propagate(window, i, reach) for i in range(begin, end)]
+            tally.count(canvases)
+            self._complete([before, *canvases], window)
+            for index, canvas in zip(range(begin, end), canvases, strict=True):
+                yield _compose(window.shots[index], canvas)
+                window.release(index, past=reach)
+            before = canvases[-1]
+        self.notes = tally.notes(self._generator is not None)
+
+    def _propagate(self, window: Window, index: int, reach: int) -> Canvas | None:
+        """The frame with everything painted that some other frame shows; None without a hole."""
+        shot = window.shots[index]
+        if not shot.hole.any():
+            return None
+        canvas = Canvas(shot, surroundings(shot.hole))
+        wanted = grow(canvas.hole, RING)
+        ys, xs = np.nonzero(wanted)
+        places = np.stack((xs, ys), axis=1)
+        points = (places + canvas.corner).astype(np.float32)
+        later = follow(window, index, points, 1, reach)
+        earlier = follow(window, index, points, -1, reach)
+        colours = blend(later, earlier, places, canvas.hole.shape)
+        found = np.isfinite(np.minimum(later.doubt, earlier.doubt))
+        fill = canvas.image.astype(np.float32)
+        fill[ys[found], xs[found]] = colours[found]
+        ring = np.zeros_like(wanted)
+        ring[ys[found], xs[found]] = True
+        inner = ring & canvas.hole
+        fill = match_colours(fill, canvas.image, inner, ring & ~canvas.hole)
+        ys, xs = np.nonzero(inner)
+        canvas.paint(np.stack((xs, ys), axis=1), fill[ys, xs])
+        return canvas
+
+    def _complete(self, canvases: list[Canvas | None], window: Window) -> None:
+        """Invent what is still missing on as few frames as possible and carry it to the others.
+
+        The first canvas belongs to the block before and is complete. What it shows comes first;
+        then the last frame of the block, which has seen most of what the hole moved over, invents.
+        """
+        carry(canvases, window, 0)
+        last = len(canvases) - 1
+        for number in [last, *range(1, last)]:
+            canvas = canvases[number]
+            if canvas is None or not canvas.missing.any():
+                continue
+            if canvas.missing.all():  # the hole is the whole frame, and so were its neighbours'
+                canvas.take(window.nearest_view(canvas.index))
+            canvas.invent(self._generator if _matters(canvas) else None)
+            carry(canvases, window, number)
+
+
+def carry(canvases: list[Canvas | None], window: Window, number: int) -> None:
+    """Carry what one canvas shows to its neighbours, and on from there, both ways."""
+    for direction in (1, -1):
+        end = len(canvases) if direction == 1 else 0
+        for target in range(number + direction, end, direction):
+            source, canvas = canvases[target - direction], canvases[target]
+            if source is None or canvas is None:
+                break
+            step = window.steps.get(min(source.index, canvas.index))
+            if step is None:
+                break
+            canvas.carry_from(source, step, -direction)
+
+
+def _matters(canvas: Canvas) -> bool:
+    """Whether so much is missing that it is worth a run of the generator."""
+    missing = int(canvas.missing.sum())
+    return missing > max(64, 0.01 * float(canvas.hole.sum()))
+
+
+def _compose(shot: Shot, canvas: Canvas | None) -> Frame:
+    """The frame with its hole painted; every other pixel as it was."""
+    if canvas is None:
+        return shot.pixels
+    y0, x0, y1, x1 = canvas.region
+    opacity = feather(canvas.hole, shot.feather)[..., None]
+    part = shot.pixels[y0:y1, x0:x1]
+    mixed = np.rint(part + opacity * (canvas.image.astype(np.float32) - part))
+    frame = shot.pixels.copy()
+    frame[y0:y1, x0:x1] = np.where(canvas.hole[..., None], mixed.astype(np.uint8), part)
+    return frame
+
+
+class _Tally:
+    """How much of the removed area had to be invented."""
+
+    def __init__(self) -> None:
+        self.removed = self.invented = 0
+
+    def count(self, canvases: list[Canvas | None]) -> None:
+        for canvas in canvases:
+            if canvas is not None:
+                self.removed += int(canvas.hole.sum())
+                self.invented += int(canvas.missing.sum())
+
+    def notes(self, generated: bool) -> list[str]:
+        if not self.invented:
+            return []
+        percent = 100 * self.invented / self.removed
+        amount = f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
+        notes = [f"{amount} of the removed area was never visible and was invented."]
+        if not generated:
+            notes.append(
+                "The invented part is only a smooth fill; `python -m checkpoints fetch migan` gets "
+                "the model that paints it properly."
+            )
+        return notes
+
+
+@register("propagation")
+def build_propagation(
+    *,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    dilate: int | None = None,
+    **options: Any,
+) -> PropagationInpainter:
+    """Build the inpainter with the weights in the checkpoints folder.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        weights: SPyNet inside a BasicVSR file; None = the checkpoint `spynet`.
+        dilate: pixels to grow the masks by; None = 2 % of the object's diagonal and 2 more.
+        options: `reach`, `block`, `memory` of `PropagationInpainter`.
+
+    Raises:
+        checkpoints.CheckpointError: The flow's weights are missing or damaged.
+    """
+    place = _device(device)
+    path = checkpoints.path("spynet") if weights is None else Path(weights)
+    network = load_basicvsr(checkpoints.load_state_dict(path))
+    migan = checkpoints.find("migan")
+    generator = Generator(migan, place) if migan else None
+    if generator is None:
+        log.info("No MI-GAN checkpoint: what no frame shows will be filled by Telea's method.")
+    return PropagationInpainter(network, generator, device=place, dilate=dilate, **options)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoints
+from inpainting import build_inpainter, list_inpainters
+from inpainting.propagation import Generator, PropagationInpainter, camera_motion, complete
+from inpainting.spynet import SPyNet
+from media import InputError
+from tests.inpainting.conftest import Clip, Still, moving_hole, psnr
+
+
+def build(network: SPyNet | None = None, **options: int | None) -> PropagationInpainter:
+    """Without MI-GAN and without growing the masks, unless told; for a camera that stands still."""
+    options = {"dilate": 0, "reach": 10, **options}
+    return PropagationInpainter(Still() if network is None else network, **options)  # type: ignore[arg-type]
+
+
+def run(inpainter: PropagationInpainter, clip: Clip, **options: int) -> list[np.ndarray]:
+    return list(inpainter.inpaint(clip, clip.holes, **options))
+
+
+def psnr_in_holes(frames: list[np.ndarray], clip: Clip) -> float:
+    parts = [(f[h], t[h]) for f, t, h in zip(frames, clip.truth, clip.holes, strict=True)]
+    found, true = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return psnr(found, true)
+
+
+@pytest.mark.parametrize(("pan", "least"), [((0, 0), 40), ((3, 0), 32), ((2, 3), 32)])
+def test_what_other_frames_show_comes_back(
+    spynet: SPyNet, pan: tuple[int, int], least: float
+) -> None:
+    clip = moving_hole(9, pan=pan)
+    inpainter = build(spynet)
+    result = run(inpainter, clip)
+    assert psnr_in_holes(result, clip) > least
+    assert len(result) == len(clip)
+    for frame, source, hole in zip(result, clip.frames, clip.holes, strict=True):
+        np.testing.assert_array_equal(frame[~hole], source[~hole])
+    if pan == (0, 0):
+        assert inpainter.notes == []
+
+
+def test_what_the_holes_show_has_no_say(spynet: SPyNet) -> None:
+    clip, other = moving_hole(4, pan=(2, 0)), moving_hole(4, pan=(2, 0))
+    for frame, hole in zip(other.frames, other.holes, strict=True):
+        frame[hole] = 0
+    for one, two in zip(run(build(spynet), clip), run(build(spynet), other), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_sources_are_left_alone_and_read_once_in_order() -> None:
+    """Memory: never more than `reach + block` frames ahead of the one that is given out."""
+    clip = moving_hole(20)
+    before = [frame.copy() for frame in clip.frames]
+    ahead = []
+    for index, _ in enumerate(build(reach=4, block=2).inpaint(clip, clip.holes)):
+        ahead.append(max(clip.asked) - index)
+    assert clip.asked == list(range(20))
+    assert max(ahead) <= 4 + 2 - 1
+    for frame, source in zip(clip.frames, before, strict=True):
+        np.testing.assert_array_equal(frame, source)
+
+
+def test_the_window_forgets() -> None:
+    """Memory again: what is alive, frames that were given out included, is bounded."""
+    import weakref
+
+    size, alive, most = (48, 64), [], 0
+    hole = np.zeros(size, bool)
+    hole[20:30, 20:30] = True
+
+    class Endless:
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            nonlocal most
+            frame = np.full((*size, 3), index, np.uint8)
+            alive.append(weakref.ref(frame))
+            most = max(most, sum(reference() is not None for reference in alive))
+            return frame
+
+    for _ in build(reach=3, block=2).inpaint(Endless(), [hole] * 40):
+        pass
+    assert most <= 3 + 2 + 1
+
+
+def test_parts_of_a_clip_equal_the_whole() -> None:
+    """Where the cut lies makes no difference at all to what is carried from other frames."""
+    clip = moving_hole(16)
+    whole = run(build(reach=5), clip)
+    for start, stop, block in ((0, 6, 8), (6, 16, 3), (9, 10, 1)):
+        part = run(build(reach=5, block=block), clip, start=start, stop=stop)
+        assert len(part) == stop - start
+        for frame, expected in zip(part, whole[start:stop], strict=True):
+            np.testing.assert_array_equal(frame, expected)
+
+
+def test_frames_without_a_mask_come_back_as_they_are() -> None:
+    clip = moving_hole(9)
+    lost = [0, 3, 4, 8]
+    empty = np.zeros_like(clip.holes[0])
+    clip = Clip(clip.truth, [empty if i in lost else h for i, h in enumerate(clip.holes)])
+    result = run(build(dilate=None), clip)
+    for index in lost:
+        np.testing.assert_array_equal(result[index], clip.frames[index])
+    assert psnr_in_holes(result, clip) > 35
+
+
+def test_no_masks_at_all() -> None:
+    clip = moving_hole(5)
+    clip = Clip(clip.truth, [np.zeros_like(hole) for hole in clip.holes])
+    inpainter = build()
+    for frame, source in zip(run(inpainter, clip), clip.frames, strict=True):
+        np.testing.assert_array_equal(frame, source)
+    assert inpainter.notes == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [(80, 112), (40, 70)])
+def test_very_short_clips(count: int, size: tuple[int, int]) -> None:
+    clip = moving_hole(count, size)
+    inpainter = build()
+    result = run(inpainter, clip)
+    assert len(result) == count
+    noise = psnr_in_holes(clip.frames, clip)
+    assert psnr_in_holes(result, clip) > noise + 5
+    assert "invented" in inpainter.notes[0]
+
+
+def test_never_seen_pixels_do_not_flicker() -> None:
+    """A hole that stands still before a still camera: invented once, kept for good."""
+    clip = moving_hole(20, speed=0)
+    inpainter = build(reach=4, block=4)
+    result = run(inpainter, clip)
+    assert inpainter.notes[0].startswith("100 %")
+    assert "fetch migan" in inpainter.notes[1]
+    for frame in result[1:]:
+        np.testing.assert_array_equal(frame, result[0])
+
+
+def test_masks_are_grown_and_the_seam_lies_inside() -> None:
+    clip = moving_hole(8)
+    result = run(build(dilate=6), clip)
+    for frame, source, hole in zip(result, clip.frames, clip.holes, strict=True):
+        ys, xs = np.nonzero(hole)
+        outside = np.ones_like(hole)
+        outside[ys.min() - 6 : ys.max() + 7, xs.min() - 6 : xs.max() + 7] = False
+        np.testing.assert_array_equal(frame[outside], source[outside])
+    assert psnr_in_holes(result, clip) > 40
+
+
+def test_whole_frames_masked() -> None:
+    clip = moving_hole(7)
+    full = np.ones_like(clip.holes[0])
+    empty = np.zeros_like(full)
+    clip = Clip(clip.truth, [full if i in (2, 3) else empty for i in range(7)])
+    assert psnr_in_holes(run(build(), clip), clip) > 60
+    # Further away than anything that is looked at: shown as the nearest frame that there is.
+    clip = Clip(clip.truth, [empty, *[full] * 6])
+    assert psnr_in_holes(run(build(reach=2, block=2), clip), clip) > 60
+    with pytest.raises(InputError, match="Every mask covers its whole frame"):
+        run(build(), Clip(clip.truth, [full] * 7))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    clip = moving_hole(3)
+    with pytest.raises(InputError, match="3 frames but 2 masks"):
+        build().inpaint(clip, clip.holes[:2])
+    with pytest.raises(InputError, match="mask of frame 1 is 40x30"):
+        list(build().inpaint(clip, [clip.holes[0], np.ones((30, 40), bool), clip.holes[2]]))
+    with pytest.raises(InputError, match="range 4"):
+        build().inpaint(clip, clip.holes, start=4)
+    with pytest.raises(InputError, match="dilate"):
+        build(dilate=-1)
+    assert list(build().inpaint(clip, clip.holes, start=3)) == []
+
+
+def test_flow_in_the_hole_is_the_cameras() -> None:
+    """Zoom and rotation round the middle, hidden where they are strongest to guess."""
+    ys, xs = np.mgrid[:80, :120].astype(np.float32)
+    flow = np.stack((0.05 * (xs - 60) - 0.02 * (ys - 40), 0.02 * (xs - 60)), axis=-1)
+    hole = np.zeros((80, 120), bool)
+    hole[10:70, 30:90] = True
+    random = np.random.default_rng(0)
+    damaged = np.where(hole[..., None], random.normal(0, 9, flow.shape), flow).astype(np.float32)
+    assert np.abs(complete(damaged, hole) - flow).max() < 0.05
+    assert (camera_motion(flow, np.zeros_like(hole)) == 0).all()
+
+
+def test_generator_leaves_no_rim() -> None:
+    """What the hole showed must not shine through at its border."""
+    path = checkpoints.find("migan")
+    if path is None:
+        message = "needs MI-GAN: python -m checkpoints fetch migan"
+        if os.environ.get("CI") == "true" and shutil.which("npm"):
+            pytest.fail(message)
+        pytest.skip(message)
+    generator = Generator(path, torch.device("cpu"))
+    clip = moving_hole(2, speed=0)
+    black = [np.where(h[..., None], 0, f) for f, h in zip(clip.frames, clip.holes, strict=True)]
+    white = [np.where(h[..., None], 255, f) for f, h in zip(clip.frames, clip.holes, strict=True)]
+    inpainter = PropagationInpainter(Still(), generator, dilate=0)
+    one = [frame.copy() for frame in inpainter.inpaint(black, clip.holes)]
+    two = [frame.copy() for frame in inpainter.inpaint(white, clip.holes)]
+    np.testing.assert_array_equal(one, two)
+    assert len(inpainter.notes) == 1
+    inside = one[0][clip.holes[0]]
+    assert 5 < inside.mean() < 250
+    assert inside.std() > 5  # a texture, not a flat colour
+
+
+def test_is_in_the_list_and_says_which_file_is_missing(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "propagation" in list_inpainters()
+    with pytest.raises(InputError, match="propagation"):
+        build_inpainter("magic")
+    monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(checkpoints.CheckpointError, match="spynet"):
+        build_inpainter("propagation")
