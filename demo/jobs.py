@@ -1,0 +1,224 @@
+"""Runs of the pipeline in the background: one at a time per device, the others wait their turn.
+
+A job lives in the server and not in the page that started it: closing the tab does not end it, and
+whoever knows its id finds it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from checkpoints import CheckpointError
+from demo.pipeline import Cancelled, Result
+from demo.project import ObjectPrompt, Settings
+from media import InputError
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+# Like `demo.pipeline.run`.
+Run = Callable[..., Result]
+
+ARCHIVE = "masks_and_tracks.zip"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running job is.
+
+    Attributes:
+        stage: as the pipeline calls it; empty while the models are being loaded.
+        done, total: frames of this stage.
+        seconds: since the stage's first frame was done.
+    """
+
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time to the end of this stage; None until two frames have shown how fast it goes."""
+        if self.done < 2:
+            return None
+        return self.seconds / (self.done - 1) * (self.total - self.done)
+
+
+@dataclass(eq=False)
+class Job:
+    """One run and what became of it so far."""
+
+    device: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    state: State = "waiting"
+    progress: Progress = Progress()
+    error: str = ""
+    result: Result | None = None
+    archive: Path | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("waiting", "running")
+
+
+def explain(error: Exception) -> str:
+    """One sentence for the page."""
+    if isinstance(error, InputError | CheckpointError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; nothing unfinished was kept."
+    kind = type(error).__name__
+    return f"The run failed unexpectedly ({kind}: {error}); the server's log says where."
+
+
+def pack(folder: Path, outputs: Sequence[Path]) -> Path:
+    """Put masks, tracks and run.json of a run into one archive in `folder`.
+
+    The videos stay out, they have their own download. Nothing is compressed: PNG already is.
+    """
+    archive = folder / ARCHIVE
+    part = archive.with_name(ARCHIVE + ".part")
+    try:
+        with zipfile.ZipFile(part, "w") as bundle:
+            for output in [*outputs, folder / "run.json"]:
+                inside = sorted(output.rglob("*")) if output.is_dir() else [output]
+                for path in inside:
+                    if path.is_file() and path.suffix != ".mp4":
+                        bundle.write(path, path.relative_to(folder))
+        os.replace(part, archive)
+    finally:
+        part.unlink(missing_ok=True)
+    return archive
+
+
+class Jobs:
+    """The queue, with one worker thread for each device.
+
+    Args:
+        run: does a job; `demo.pipeline.run` unless a test puts something quicker in its place.
+        max_waiting: jobs that may wait for one device before a new one is turned away.
+        keep_seconds: how long a job that has ended can still be found.
+    """
+
+    def __init__(
+        self, run: Run | None = None, *, max_waiting: int = 16, keep_seconds: float = 86_400.0
+    ) -> None:
+        if run is None:
+            from demo.pipeline import run
+        self._run: Run = run
+        self._max_waiting = max_waiting
+        self._keep_seconds = keep_seconds
+        self._jobs: dict[str, Job] = {}  # in the order they were submitted
+        self._workers: dict[str, ThreadPoolExecutor] = {}
+        self._lock = threading.Lock()
+
+    def submit(
+        self,
+        source: Path,
+        folder: Path,
+        objects: Sequence[ObjectPrompt],
+        settings: Settings,
+        **options: Any,
+    ) -> Job:
+        """Queue a run; `options` go to `demo.pipeline.run` as they are.
+
+        Raises:
+            InputError: too many others are waiting.
+        """
+        with self._lock:
+            self._forget_old()
+            device = settings.device
+            if sum(j.device == device and j.state == "waiting" for j in self._jobs.values()) >= (
+                self._max_waiting
+            ):
+                raise InputError(
+                    f"{self._max_waiting} jobs are waiting already; try again in a few minutes."
+                )
+            if device not in self._workers:
+                self._workers[device] = ThreadPoolExecutor(1, thread_name_prefix=f"job-{device}")
+            job = Job(device)
+            self._jobs[job.id] = job
+            self._workers[device].submit(
+                self._work, job, source, folder, list(objects), settings, options
+            )
+        return job
+
+    def find(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def ahead_of(self, job: Job) -> int:
+        """How many jobs have to end before a waiting one begins."""
+        with self._lock:
+            others = list(self._jobs.values())
+        return sum(j.device == job.device and j.active for j in others[: others.index(job)])
+
+    def cancel(self, job: Job) -> None:
+        """End a job: a waiting one at once, a running one at its next frame."""
+        job.stop.set()
+        with self._lock:
+            if job.state == "waiting":
+                job.state, job.ended = "cancelled", time.monotonic()
+
+    def close(self) -> None:
+        """Cancel everything and wait for the frames that are being worked on."""
+        for job in list(self._jobs.values()):
+            self.cancel(job)
+        for worker in self._workers.values():
+            worker.shutdown()
+
+    def _forget_old(self) -> None:
+        limit = time.monotonic() - self._keep_seconds
+        for job in [j for j in self._jobs.values() if not j.active and j.ended < limit]:
+            del self._jobs[job.id]
+
+    def _work(
+        self,
+        job: Job,
+        source: Path,
+        folder: Path,
+        objects: list[ObjectPrompt],
+        settings: Settings,
+        options: dict[str, Any],
+    ) -> None:
+        began = time.monotonic()
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal began
+            if stage != job.progress.stage:
+                began = time.monotonic()
+            job.progress = Progress(stage, done, total, time.monotonic() - began)
+
+        with self._lock:
+            if job.stop.is_set():
+                return
+            job.state = "running"
+        state: State = "failed"
+        try:
+            result = self._run(
+                source, folder, objects, settings,
+                report=report, cancelled=job.stop.is_set, **options,
+            )  # fmt: skip
+            job.archive = pack(folder, result.outputs)
+            job.result = result
+            state = "done"
+        except Cancelled:
+            state = "cancelled"
+        except Exception as error:
+            job.error = explain(error)
+            if not isinstance(error, InputError | CheckpointError):
+                logger.exception("A job failed.")
+        job.ended = time.monotonic()
+        job.state = state  # last: whoever sees it finds the rest in place

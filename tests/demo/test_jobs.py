@@ -1,0 +1,229 @@
+"""The queue of runs, with runs that do nothing but wait for the test."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoints import CheckpointError
+from demo.jobs import Job, Jobs, Progress
+from demo.pipeline import Cancelled, Result
+from demo.project import Settings
+from media import InputError
+
+
+class Steps:
+    """A run of one stage whose frames the test lets through one by one."""
+
+    def __init__(self, total: int = 4) -> None:
+        self.total = total
+        self.frame = threading.Semaphore(0)
+        self.began: list[str] = []
+        self.at_once = self.most_at_once = 0
+        self.options: dict[str, Any] = {}
+
+    def __call__(
+        self,
+        source: Path,
+        folder: Path,
+        objects: list[Any],
+        settings: Settings,
+        *,
+        report: Callable[[str, int, int], None],
+        cancelled: Callable[[], bool],
+        **options: Any,
+    ) -> Result:
+        self.began.append(source.name)
+        self.options = options
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            for done in range(1, self.total + 1):
+                assert self.frame.acquire(timeout=20)
+                report("follow", done, self.total)
+                if cancelled():
+                    raise Cancelled("stopped")
+        finally:
+            self.at_once -= 1
+        return Result(folder, [], [], {})
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen within 10 seconds"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def steps() -> Steps:
+    return Steps()
+
+
+@pytest.fixture
+def jobs(steps: Steps) -> Iterator[Jobs]:
+    queue = Jobs(steps)
+    yield queue
+    steps.frame.release(100)
+    queue.close()
+
+
+def submit(jobs: Jobs, folder: Path, name: str = "a", device: str = "cpu") -> Job:
+    return jobs.submit(Path(name), folder, [], Settings(device=device), models="shared")
+
+
+def test_progress_is_seen_and_the_job_is_found_by_its_id(
+    jobs: Jobs, steps: Steps, tmp_path: Path
+) -> None:
+    job = submit(jobs, tmp_path)
+    wait_for(lambda: job.state == "running")
+    assert job.progress.stage == "" and job.progress.seconds_left is None
+    for done in range(1, 4):
+        steps.frame.release()
+        wait_for(lambda done=done: job.progress.done == done)
+        assert (job.progress.stage, job.progress.total) == ("follow", 4)
+    left = job.progress.seconds_left
+    assert left is not None and 0 <= left < 10
+    assert jobs.find(job.id) is job and jobs.find("somebody else's") is None
+    steps.frame.release()
+    wait_for(lambda: job.state == "done")
+    assert job.result is not None and job.result.folder == tmp_path
+    assert steps.options == {"models": "shared"}
+
+
+@pytest.mark.parametrize(
+    ("progress", "left"),
+    [
+        (Progress(), None),
+        (Progress("follow", 1, 10, 0.0), None),
+        (Progress("follow", 3, 10, 4.0), 14.0),  # 2 s a frame, 7 frames
+        (Progress("follow", 10, 10, 18.0), 0.0),
+    ],
+)
+def test_time_left(progress: Progress, left: float | None) -> None:
+    assert progress.seconds_left == left
+
+
+def test_one_job_per_device_and_the_others_know_their_place(
+    jobs: Jobs, steps: Steps, tmp_path: Path
+) -> None:
+    first, second, third = (submit(jobs, tmp_path, name) for name in "abc")
+    elsewhere = submit(jobs, tmp_path, "d", device="cuda:1")
+    wait_for(lambda: first.state == "running" and elsewhere.state == "running")
+    assert [second.state, third.state] == ["waiting", "waiting"]
+    assert [jobs.ahead_of(j) for j in (first, second, third, elsewhere)] == [0, 1, 2, 0]
+    steps.frame.release(100)
+    wait_for(lambda: third.state == "done")
+    assert [name for name in steps.began if name != "d"] == ["a", "b", "c"]
+    assert steps.most_at_once == 2
+
+
+def test_cancel_ends_a_running_job_at_the_next_frame(
+    jobs: Jobs, steps: Steps, tmp_path: Path
+) -> None:
+    job = submit(jobs, tmp_path)
+    steps.frame.release()
+    wait_for(lambda: job.progress.done == 1)
+    jobs.cancel(job)
+    assert job.active
+    steps.frame.release()
+    wait_for(lambda: job.state == "cancelled")
+    assert job.progress.done == 2 and job.result is None and not job.error
+
+
+def test_cancel_ends_a_waiting_job_at_once(jobs: Jobs, steps: Steps, tmp_path: Path) -> None:
+    first, second, third = (submit(jobs, tmp_path, name) for name in "abc")
+    jobs.cancel(second)
+    assert second.state == "cancelled" and jobs.ahead_of(third) == 1
+    steps.frame.release(100)
+    wait_for(lambda: third.state == "done")
+    assert steps.began == ["a", "c"] and first.state == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (InputError("Click on the object."), "Click on the object."),
+        (CheckpointError("mobile_sam is missing."), "mobile_sam is missing."),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("boom"), "RuntimeError: boom"),
+    ],
+)
+def test_a_failure_is_a_sentence_and_the_next_job_runs(
+    error: Exception, sentence: str, tmp_path: Path
+) -> None:
+    def run(source: Path, folder: Path, *rest: Any, **options: Any) -> Result:
+        if source.name == "bad":
+            raise error
+        return Result(folder, [], [], {})
+
+    jobs = Jobs(run)
+    bad, good = submit(jobs, tmp_path, "bad"), submit(jobs, tmp_path, "good")
+    wait_for(lambda: good.state == "done")
+    assert bad.state == "failed" and sentence in bad.error and bad.result is None
+    jobs.close()
+
+
+def test_too_many_waiting_jobs_are_turned_away(steps: Steps, tmp_path: Path) -> None:
+    jobs = Jobs(steps, max_waiting=2)
+    first = submit(jobs, tmp_path)
+    wait_for(lambda: first.state == "running")
+    submit(jobs, tmp_path)
+    submit(jobs, tmp_path)
+    with pytest.raises(InputError, match="2 jobs are waiting"):
+        submit(jobs, tmp_path)
+    steps.frame.release(100)
+    jobs.close()
+
+
+def test_close_stops_the_running_job_and_drops_the_waiting_one(
+    steps: Steps, tmp_path: Path
+) -> None:
+    jobs = Jobs(steps)
+    first, second = submit(jobs, tmp_path, "a"), submit(jobs, tmp_path, "b")
+    wait_for(lambda: first.state == "running")
+    closing = threading.Thread(target=jobs.close)
+    closing.start()
+    wait_for(first.stop.is_set)
+    steps.frame.release()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert (first.state, second.state) == ("cancelled", "cancelled") and steps.began == ["a"]
+
+
+def test_what_ended_long_ago_is_forgotten(steps: Steps, tmp_path: Path) -> None:
+    jobs = Jobs(steps, keep_seconds=0.0)
+    steps.frame.release(100)
+    old = submit(jobs, tmp_path)
+    wait_for(lambda: old.state == "done")
+    new = submit(jobs, tmp_path)
+    assert jobs.find(old.id) is None and jobs.find(new.id) is new
+    jobs.close()
+
+
+def test_masks_and_tracks_are_packed_without_the_videos(tmp_path: Path) -> None:
+    def run(source: Path, folder: Path, *rest: Any, **options: Any) -> Result:
+        (folder / "masks").mkdir()
+        for name in ("masks/00000.png", "masks/00001.png", "tracks.csv", "tracked.mp4", "run.json"):
+            (folder / name).write_text(name)
+        (folder / "removed.mp4").write_text("of an earlier run")
+        outputs = [folder / name for name in ("tracks.csv", "tracked.mp4", "masks")]
+        return Result(folder, outputs, [], {})
+
+    jobs = Jobs(run)
+    job = submit(jobs, tmp_path)
+    wait_for(lambda: not job.active)
+    assert job.archive is not None
+    with zipfile.ZipFile(job.archive) as bundle:
+        assert sorted(bundle.namelist()) == [
+            "masks/00000.png", "masks/00001.png", "run.json", "tracks.csv",
+        ]  # fmt: skip
+        assert bundle.read("masks/00001.png") == b"masks/00001.png"
+    assert not list(tmp_path.glob("*.part"))
+    jobs.close()

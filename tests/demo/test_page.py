@@ -1,0 +1,454 @@
+"""The page in a real browser: Debian's chromium (or whichever there is), driven by Playwright."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from demo.sample import add_tone
+from media.video import VideoWriter
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+expect = sync_api.expect
+expect.set_options(timeout=20_000)
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, HEIGHT = 320, 240
+SHORT, LONG = 10, 80  # frames; the segmenter takes about 1.4 s for one
+SIDE = 72
+
+
+# ---------------------------------------------------------------------------------------- clips
+
+
+def texture(seed: int, height: int, width: int, grain: int) -> np.ndarray:
+    """Smooth blotches, uint8 (h, w, 3)."""
+    import cv2
+
+    noise = np.random.default_rng(seed).integers(0, 256, (height // grain, width // grain, 3))
+    return cv2.resize(noise.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def ball_at(index: int) -> tuple[int, int]:
+    """Centre x, y of the ball."""
+    return 70 + 3 * index % 180, 120
+
+
+def film(path: Path, count: int) -> Path:
+    """An orange, speckled ball that rolls over a calm, textured ground, with a sound track."""
+    ground = (60 + texture(1, HEIGHT, WIDTH, 24) * 0.25).astype(np.uint8)
+    skin = np.array([230, 120, 30]) + texture(2, SIDE, SIDE, 8) * 0.15 - 20
+    skin = skin.clip(0, 255).astype(np.uint8)
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE] - (SIDE - 1) / 2
+    disc = np.hypot(rows, columns) < SIDE / 2
+    silent = path.with_name(f"silent_{path.name}")
+    with VideoWriter(silent, size=(HEIGHT, WIDTH), fps=Fraction(10)) as writer:
+        for index in range(count):
+            x, y = ball_at(index)
+            frame = ground.copy()
+            frame[y - SIDE // 2 : y + SIDE // 2, x - SIDE // 2 : x + SIDE // 2][disc] = skin[disc]
+            writer.write(frame)
+    add_tone(silent, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    bad = folder / "broken & bent.mp4"
+    bad.write_bytes(b"\0\0\0\x18ftypmp42" + os.urandom(5000))
+    return {
+        "short": film(folder / "ball.mp4", SHORT),
+        "long": film(folder / "long.mp4", LONG),
+        "bad": bad,
+    }
+
+
+# ------------------------------------------------------------------------------ server and browser
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page as a user starts it, in a process of its own."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    env = {**os.environ, "MIXCUT_WORK": str(tmp_path_factory.getbasetemp() / "work")}
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "demo", "--port", str(port)],
+            cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        limit = time.monotonic() + 90
+        while f"http://127.0.0.1:{port}" not in log.read_text():
+            assert server.poll() is None and time.monotonic() < limit, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/"
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(30)
+    finally:
+        server.kill()
+    assert code == 0, log.read_text()
+    assert "Traceback" not in log.read_text() and "Warning" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; without one the test is skipped, except on CI, which has to have it."""
+    with sync_api.sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome")
+        found = next(filter(None, map(shutil.which, names)), None)
+        if found is None and Path(playwright.chromium.executable_path).exists():
+            found = playwright.chromium.executable_path
+        if found is None:
+            missing = f"needs a browser: none of {', '.join(names)} is installed"
+            assert os.environ.get("CI") != "true", missing
+            pytest.skip(missing)
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        chromium = playwright.chromium.launch(executable_path=found, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
+    """Open the page like a person of their own; at the end nothing may have gone wrong unseen."""
+    contexts: list[Any] = []
+    outside: list[str] = []
+    errors: list[str] = []
+
+    def guard(route: Any) -> None:
+        if route.request.url.startswith((url, "data:", "blob:")):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    def go(context: Any = None) -> Any:
+        if context is None:
+            context = browser.new_context(
+                viewport={"width": 1280, "height": 720}, accept_downloads=True
+            )
+            context.set_default_timeout(20_000)
+            context.route("**/*", guard)
+            contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.locator("#picture .empty, #picture .stage").first.wait_for()
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not outside, "the page asked other machines for something"
+    assert not errors
+
+
+def upload(page: Any, clip: Path) -> None:
+    page.locator("#upload input[type=file]").set_input_files(clip)
+    expect(page.locator("#picture .stage")).to_be_visible(timeout=20_000)
+
+
+def show_frame(page: Any, index: int) -> None:
+    page.locator("#frame input[type=number]").fill(str(index))
+    page.keyboard.press("Tab")
+    expect(page.locator("#picture .stage")).to_have_attribute(
+        "aria-label", re.compile(rf"^Frame {index} of")
+    )
+
+
+def on_screen(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the video is on the screen."""
+    page.locator("#picture .stage").scroll_into_view_if_needed()
+    box = page.locator("#picture .stage").bounding_box()
+    return box["x"] + (x + 0.5) * box["width"] / WIDTH, box["y"] + (y + 0.5) * box[
+        "height"
+    ] / HEIGHT
+
+
+def click(page: Any, x: float, y: float, button: str = "left") -> None:
+    page.mouse.click(*on_screen(page, x, y), button=button)
+
+
+def percent(mark: Any, name: str) -> float:
+    return float(mark.evaluate(f"e => parseFloat(e.style.{name})"))
+
+
+def choose(page: Any, task: str) -> None:
+    page.locator("#task label").filter(has_text=task).click()
+
+
+def progress(page: Any) -> Any:
+    return page.locator("#status [role=progressbar]")
+
+
+def video_facts(page: Any, selector: str) -> dict[str, Any]:
+    """What the player knows of its video, after it has really played a little."""
+    page.wait_for_function(
+        "s => { const v = document.querySelector(s); return v && v.readyState >= 2 }", arg=selector
+    )
+    return page.locator(selector).evaluate(
+        """async v => { v.muted = true; await v.play();
+            await new Promise(done => v.addEventListener("timeupdate", done, { once: true }));
+            v.pause();
+            return { width: v.videoWidth, height: v.videoHeight, duration: v.duration,
+                     played: v.currentTime, error: v.error && v.error.message } }"""
+    )
+
+
+def download(page: Any, selector: str) -> tuple[str, bytes]:
+    with page.expect_download() as waiting:
+        page.locator(selector).click()
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def decode(data: bytes) -> tuple[list[np.ndarray], int]:
+    """All frames, and how many packets of sound there are."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    with av.open(io.BytesIO(data)) as container:
+        sound = sum(p.size > 0 for s in container.streams.audio for p in container.demux(s))
+    return frames, sound
+
+
+# ---------------------------------------------------------------------------------------- tests
+
+
+def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[str, Path]) -> None:
+    page = visit()
+    expect(page.locator("#picture .empty li")).to_have_count(3)
+    expect(page.locator("#limits")).to_contain_text("megapixels")
+    upload(page, clips["short"])
+    expect(page.locator("#info")).to_contain_text(f"{WIDTH}x{HEIGHT}, {SHORT} frames, 10 fps")
+    expect(page.locator("#info")).to_contain_text("with sound")
+
+    # Nothing to run yet: a sentence, not a failure.
+    page.locator("#run").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("Click the object")
+
+    show_frame(page, 4)
+    x, y = ball_at(4)
+    click(page, x, y)
+    mask = page.locator("#picture img.mask")
+    expect(mask).to_be_visible()
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    dot = page.locator("#picture i.dot.on")
+    assert abs(percent(dot, "left") - 100 * x / WIDTH) < 0.5  # one pixel is 0.3 %
+    assert abs(percent(dot, "top") - 100 * y / HEIGHT) < 0.5
+    box = page.locator("#picture i.box:not(.pending)")
+    wanted = (x - SIDE / 2, y - SIDE / 2, SIDE, SIDE)
+    for name, value, scale in zip(
+        ("left", "top", "width", "height"), wanted, (WIDTH, HEIGHT) * 2, strict=True
+    ):
+        assert abs(percent(box, name) - 100 * value / scale) < 3, f"{name} of the box"
+    tinted = mask.evaluate(
+        """async (m, [x, y]) => { const c = document.createElement("canvas");
+            await m.decode(); c.width = m.naturalWidth; c.height = m.naturalHeight;
+            const d = c.getContext("2d"); d.drawImage(m, 0, 0);
+            return [d.getImageData(x, y, 1, 1).data[3], d.getImageData(2, 2, 1, 1).data[3]] }""",
+        [x, y],
+    )
+    assert 0 < tinted[0] < 255 and tinted[1] == 0
+
+    # Corners are exact; right-click and the radio button mark background; undo and clear.
+    click(page, WIDTH - 1, HEIGHT - 1, button="right")
+    off = page.locator("#picture i.dot.off")
+    expect(off).to_have_count(1)
+    assert percent(off, "left") == pytest.approx(100 * (WIDTH - 1) / WIDTH, abs=1e-3)
+    assert percent(off, "top") == pytest.approx(100 * (HEIGHT - 1) / HEIGHT, abs=1e-3)
+    page.locator("#label label").filter(has_text="background").click()
+    click(page, 0, 0)
+    expect(off).to_have_count(2)
+    page.locator("#undo").click()
+    expect(off).to_have_count(1)
+    page.locator("#clear").click()
+    expect(page.locator("#picture i.dot")).to_have_count(0)
+    expect(mask).to_be_hidden()
+    page.locator("#label label").filter(has_text="object").click()
+
+    # A drag is a box; arrow keys change the frame.
+    page.mouse.move(*on_screen(page, x - 40, y - 40))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, x + 40, y + 40), steps=4)
+    page.mouse.up()
+    expect(box).to_be_visible()
+    assert abs(percent(box, "width") - 100 * 81 / WIDTH) < 1
+    expect(mask).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#frame input[type=number]")).to_have_value("5")
+    expect(mask).to_be_hidden()
+    expect(page.locator("#picture .note")).to_contain_text("frame 4")
+    page.locator("#clear").click()
+
+    show_frame(page, 4)
+    click(page, x, y)
+    expect(mask).to_be_visible()
+    choose(page, "Cut it out")
+    page.locator("#run").click()
+    expect(page.locator("#cancel")).to_be_enabled()
+    expect(page.locator("#run")).to_be_disabled()
+    expect(progress(page)).to_have_attribute("aria-label", "cut out", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(
+        re.compile(rf"frame \d+ of {SHORT}, about \d+ s")
+    )
+    expect(page.locator("#status")).to_contain_text("Done", timeout=90_000)
+
+    expect(page.locator("#tracked_video")).to_be_visible()
+    expect(page.locator("#removed_video")).to_be_hidden()
+    for name in ("tracked", "segmented"):
+        facts = video_facts(page, f"#{name}_video video")
+        assert (facts["width"], facts["height"], facts["error"]) == (WIDTH, HEIGHT, None)
+        assert abs(facts["duration"] - SHORT / 10) < 0.1 and facts["played"] > 0
+        filename, data = download(page, f"#{name}_download")
+        frames, sound = decode(data)
+        assert filename == f"{name}.mp4" and len(frames) == SHORT and sound > 0
+    assert np.ptp(frames[4][y, x].astype(int) - [230, 120, 30]) > 20, "the ball is not tinted"
+    filename, data = download(page, "#archive_download")
+    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+        names = bundle.namelist()
+        assert filename.endswith(".zip") and {"tracks.csv", "tracks.json", "run.json"} <= set(names)
+        assert sum(name.startswith("masks/") for name in names) == SHORT
+    expect(page.locator("#models")).to_contain_text("mobile_sam")
+
+
+def test_a_bad_upload_gets_a_sentence_and_the_next_one_works(
+    visit: Callable[..., Any], clips: dict[str, Path]
+) -> None:
+    page = visit()
+    page.locator("#upload input[type=file]").set_input_files(clips["bad"])
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("broken & bent.mp4")
+    expect(toast).not_to_contain_text("source")
+    expect(page.locator("#picture .empty")).to_be_visible()
+    upload(page, clips["short"])  # only possible once the component is empty again
+
+
+def test_a_run_outlives_the_tab_and_is_nobody_elses(
+    visit: Callable[..., Any], clips: dict[str, Path]
+) -> None:
+    page = visit()
+    upload(page, clips["long"])
+    click(page, *ball_at(0))
+    expect(page.locator("#picture img.mask")).to_be_visible()
+    choose(page, "Cut it out")
+    page.locator("#run").click()
+    expect(progress(page)).to_be_visible(timeout=60_000)
+
+    stranger = visit()
+    expect(stranger.locator("#picture .empty")).to_be_visible()
+    expect(stranger.locator("#status")).to_have_text("")
+    upload(stranger, clips["short"])
+    click(stranger, *ball_at(0))
+    expect(stranger.locator("#picture img.mask")).to_be_visible()
+    stranger.locator("#run").click()
+    expect(stranger.locator("#status")).to_contain_text("Waiting: 1 job is before yours")
+
+    page.reload()
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    expect(page.locator("#info")).to_contain_text("long.mp4")
+    expect(progress(page)).to_be_visible()
+    expect(page.locator("#run")).to_be_disabled()
+    context = page.context
+    page.close()
+    page = visit(context)  # a tab opened later, in the same browser
+    expect(progress(page)).to_be_visible()
+
+    page.locator("#cancel").click()
+    expect(page.locator("#status")).to_contain_text("Stopped", timeout=15_000)
+    expect(page.locator("#run")).to_be_enabled()
+    expect(page.locator("#results")).to_be_hidden()
+    expect(stranger.locator("#status")).to_contain_text("Done", timeout=60_000)
+    expect(stranger.locator("#tracked_video video")).to_be_visible()
+    expect(page.locator("#status")).to_contain_text("Stopped")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out_sideways(
+    visit: Callable[..., Any], clips: dict[str, Path], width: int
+) -> None:
+    page = visit()
+    page.set_viewport_size({"width": width, "height": 800})
+    upload(page, clips["short"])
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    stage = page.locator("#picture .stage").bounding_box()
+    assert abs(stage["width"] / stage["height"] - WIDTH / HEIGHT) < 0.01
+    assert stage["x"] >= 0 and stage["x"] + stage["width"] <= width
+
+
+@pytest.mark.slow
+def test_paint_it_away(visit: Callable[..., Any], clips: dict[str, Path]) -> None:
+    page = visit()
+    upload(page, clips["short"])
+    click(page, *ball_at(0))
+    expect(page.locator("#picture img.mask")).to_be_visible()
+    choose(page, "Paint it away")
+    page.locator("#run").click()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=300_000)
+    assert video_facts(page, "#removed_video video")["width"] == WIDTH
+    frames, sound = decode(download(page, "#removed_download")[1])
+    assert len(frames) == SHORT and sound > 0
+    for index, frame in enumerate(frames):
+        x, y = ball_at(index)
+        red, _, blue = frame[y - 20 : y + 20, x - 20 : x + 20].reshape(-1, 3).mean(0)
+        assert red - blue < 60, f"the ball can still be seen on frame {index}"
+
+
+# --------------------------------------------------------------------------------------- colours
+
+
+def test_colours_are_read_back_from_a_canvas_as_they_were_written(
+    browser: Any, tmp_path: Path
+) -> None:
+    """Untagged or BT.601 video comes back as (255,24,0) and (0,112,65) from a 720p file."""
+    halves = np.empty((720, 1280, 3), np.uint8)
+    halves[:, :640], halves[:, 640:] = (255, 0, 0), (0, 128, 64)
+    with VideoWriter(tmp_path / "colours.mp4", size=(720, 1280), fps=Fraction(25)) as writer:
+        for _ in range(5):
+            writer.write(halves)
+    (tmp_path / "index.html").write_text("<video src=colours.mp4 muted preload=auto></video>")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.wait_for_function("document.querySelector('video').readyState >= 2")
+        seen = page.locator("video").evaluate(
+            """v => { const c = document.createElement("canvas"); c.width = 1280; c.height = 720;
+                const d = c.getContext("2d"); d.drawImage(v, 0, 0);
+                return [[320, 360], [960, 360]].map(
+                    ([x, y]) => [...d.getImageData(x, y, 1, 1).data.slice(0, 3)]) }"""
+        )
+    finally:
+        page.close()
+        server.shutdown()
+    assert np.abs(np.array(seen) - [(255, 0, 0), (0, 128, 64)]).max() <= 3, seen

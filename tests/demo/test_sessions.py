@@ -1,0 +1,255 @@
+"""What the server keeps for each person, with models that follow by colour."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import pipeline
+from demo.jobs import Jobs
+from demo.project import Settings
+from demo.sessions import Options, Session, Workspace, mask_url, private_folder
+from media import InputError
+from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, square_box
+
+pytestmark = pytest.mark.usefixtures("colour_models")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    space = Workspace(Options(tmp_path / "work", settings=Settings(device="cpu")))
+    yield space
+    space.close()
+
+
+@pytest.fixture
+def session(workspace: Workspace, clip: Path) -> Session:
+    return workspace.open(clip, "my clip.mp4")
+
+
+def picture(url: str) -> Image.Image:
+    assert url.startswith("data:image/")
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+
+def middle(frame: int) -> tuple[float, float]:
+    x0, y0, x1, y1 = square_box(frame)
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def test_the_folder_is_named_by_the_id_and_not_by_the_user(
+    workspace: Workspace, session: Session, clip: Path
+) -> None:
+    assert session.folder.name == session.id and len(session.id) == 32
+    assert [p.name for p in session.folder.iterdir()] == ["source.mp4"]
+    assert session.source.read_bytes() == clip.read_bytes()
+    assert session.folder.stat().st_mode & 0o077 == 0
+    assert workspace.find(session.id) is session
+    assert workspace.find("") is None and workspace.find("0" * 32) is None
+
+
+def test_a_click_finds_the_object_and_its_box(session: Session) -> None:
+    session.seek(5)
+    shown = session.view()
+    assert (shown["index"], shown["width"], shown["height"]) == (5, WIDTH, HEIGHT)
+    assert shown["mask"] == "" and shown["points"] == [] and shown["box"] == []
+    session.point(5, *middle(5), 1)
+    shown = session.view()
+    assert shown["points"] == [[*middle(5), 1]]
+    assert np.allclose(shown["box"], square_box(5), atol=2)
+    layer = np.asarray(picture(shown["mask"]).convert("RGBA"))
+    x, y = map(int, middle(5))
+    assert layer.shape[:2] == (HEIGHT, WIDTH)
+    assert 0 < layer[y, x, 3] < 255 and layer[5, 5, 3] == 0
+    assert picture(shown["frame"]).size == (WIDTH, HEIGHT)
+
+
+def test_a_frame_is_encoded_once_however_often_it_is_clicked(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    encode = ColourSegmenter.encode
+    monkeypatch.setattr(
+        ColourSegmenter, "encode", lambda self, frame: encoded.append(1) or encode(self, frame)
+    )
+    session.prepare()
+    session.point(0, *middle(0), 1)
+    session.view()
+    session.point(0, 5, 5, 0)
+    session.view()
+    session.view()
+    assert len(encoded) == 1
+    session.seek(3)
+    session.view()
+    assert len(encoded) == 1, "scrubbing must not wait for the segmenter"
+    session.prepare()
+    assert len(encoded) == 2
+
+
+def test_undo_clear_and_starting_over_on_another_frame(session: Session) -> None:
+    session.point(0, *middle(0), 1)
+    session.point(0, 5, 5, 0)
+    session.point(7, *middle(7), 1)
+    assert session.view()["index"] == 7 and len(session.view()["points"]) == 1
+    session.undo()
+    shown = session.view()
+    assert shown["index"] == 0 and [p[2] for p in shown["points"]] == [1, 0]
+    session.undo()
+    session.undo()
+    session.undo()
+    assert session.view()["points"] == [] and session.view()["mask"] == ""
+    session.point(0, *middle(0), 1)
+    session.clear()
+    assert session.pointed is None
+
+
+def test_the_marks_are_shown_on_their_own_frame_only(session: Session) -> None:
+    session.point(4, *middle(4), 1)
+    session.seek(9)
+    shown = session.view()
+    assert shown["points"] == [] and shown["mask"] == "" and "frame 4" in shown["note"]
+    session.seek(10_000)
+    assert session.view()["index"] == COUNT - 1
+
+
+def test_a_box_is_kept_as_it_was_drawn_from_any_corner(session: Session) -> None:
+    session.draw_box(0, 60, 70, 20, 10)
+    assert session.view()["box"] == [20, 10, 60, 70]
+
+
+def test_mistakes_are_sentences(session: Session, workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Click on the object first"):
+        session.point(0, 5, 5, 0)
+    with pytest.raises(InputError, match="outside the frame"):
+        session.point(0, WIDTH, 5, 1)
+    with pytest.raises(InputError, match="Click the object"):
+        session.start(workspace.jobs, "track", Settings(device="cpu"))
+    (tmp_path / "x.mp4").write_bytes(b"no video at all")
+    before = set((tmp_path / "work").iterdir())
+    with pytest.raises(InputError, match=r"^holiday & sun\.mp4") as caught:
+        workspace.open(tmp_path / "x.mp4", "holiday & sun.mp4")
+    assert "source" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+    assert set((tmp_path / "work").iterdir()) == before, "a refused upload leaves nothing behind"
+
+
+def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
+    session: Session, workspace: Workspace
+) -> None:
+    session.point(2, *middle(2), 1)
+    job = session.start(workspace.jobs, "segment", Settings(device="cpu"))
+    with pytest.raises(InputError, match="being worked on"):
+        session.start(workspace.jobs, "segment", Settings(device="cpu"))
+    limit = time.monotonic() + 60
+    while job.active:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    assert job.state == "done", job.error
+    results = session.folder / "results"
+    assert (results / "segmented.mp4").exists() and job.archive is not None
+    assert len(list((results / "masks").glob("*.png"))) == COUNT
+
+
+def test_two_sessions_share_the_models_and_nothing_else(
+    workspace: Workspace, session: Session, clip: Path
+) -> None:
+    other = workspace.open(clip, "another.mp4")
+    session.point(0, *middle(0), 1)
+    session.view()
+    assert other.view()["points"] == [] and other.view()["mask"] == ""
+    assert other.folder != session.folder and other.frame_index == 0
+
+
+def test_a_rested_session_goes_on(session: Session) -> None:
+    session.point(3, *middle(3), 1)
+    before = session.view()
+    session.rest()
+    after = session.view()
+    assert {**after, "stamp": 0} == {**before, "stamp": 0}
+
+
+def test_old_projects_are_removed_and_used_ones_stay(tmp_path: Path, clip: Path) -> None:
+    root = tmp_path / "work"
+    options = Options(root, keep_hours=2.0, settings=Settings(device="cpu"))
+    first = Workspace(options)
+    old, new = first.open(clip, "a.mp4"), first.open(clip, "b.mp4")
+    (root / "cache").mkdir()
+    for folder in (old.folder, root / "cache"):
+        os.utime(folder, (time.time() - 3 * 3600,) * 2)
+    second = Workspace(options)  # a server that is started later
+    assert not old.folder.exists() and new.folder.exists()
+    assert (root / "cache").exists(), "only projects are swept"
+    session = second.open(clip, "c.mp4")
+    os.utime(session.folder, (time.time() - 3 * 3600,) * 2)
+    assert second.find(session.id) is session  # looking at it makes it new
+    second.sweep()
+    assert session.folder.exists()
+    os.utime(session.folder, (time.time() - 3 * 3600,) * 2)
+    second.sweep()
+    assert not session.folder.exists() and second.find(session.id) is None
+    first.close()
+    second.close()
+
+
+def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
+    import threading
+
+    go = threading.Event()
+
+    def run(source: Path, folder: Path, *rest: object, **options: object) -> pipeline.Result:
+        go.wait(20)
+        return pipeline.Result(folder, [], [], {})
+
+    space = Workspace(Options(tmp_path / "work", settings=Settings(device="cpu")), Jobs(run))
+    session = space.open(clip, "a.mp4")
+    session.point(0, *middle(0), 1)
+    session.start(space.jobs, "track", Settings(device="cpu"))
+    os.utime(session.folder, (0, 0))
+    space.sweep()
+    assert session.folder.exists()
+    go.set()
+    space.close()
+
+
+def test_the_root_must_be_private(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o755)
+    with pytest.raises(InputError, match="only you can open"):
+        private_folder(open_to_all)
+    link = tmp_path / "link"
+    link.symlink_to(private_folder(tmp_path / "private"))
+    with pytest.raises(InputError, match="only you can open"):
+        private_folder(link)
+
+
+def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIXCUT_WORK", str(tmp_path))
+    monkeypatch.setenv("MIXCUT_KEEP_HOURS", "1.5")
+    assert Options.from_environment().keep_hours == 1.5
+    assert Options.from_environment().root == tmp_path
+    for wrong in ("soon", "0", "-1", "nan"):
+        monkeypatch.setenv("MIXCUT_KEEP_HOURS", wrong)
+        with pytest.raises(InputError, match="MIXCUT_KEEP_HOURS"):
+            Options.from_environment()
+
+
+@pytest.mark.parametrize("size", [(40, 60), (2160, 3840)])
+def test_a_mask_layer_is_clear_outside_and_has_an_edge(size: tuple[int, int]) -> None:
+    height, width = size
+    mask = np.zeros(size, bool)
+    mask[height // 4 : height // 2, : width // 2] = True  # touches the left border
+    layer = np.asarray(picture(mask_url(mask, "#ff8800")).convert("RGBA"))
+    scale = layer.shape[0] / height
+    assert layer.shape[1] <= 1600 and abs(layer.shape[1] - width * scale) <= 1
+    inside = layer[int(height * 0.375 * scale), int(width * 0.25 * scale)]
+    assert tuple(inside[:3]) == (255, 136, 0) and 0 < inside[3] < 255
+    assert layer[int(height * 0.375 * scale), 0, 3] == 255
+    assert layer[-1, -1, 3] == 0
