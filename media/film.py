@@ -22,6 +22,7 @@ from media.padding import true_size
 _FASTEST = 240  # a header that promises more frames a second is not believed
 _DEFAULT_FPS = Fraction(25)
 _SAME_SHAPE = 0.01  # pixels that are square within this are left alone
+_OBLONG = 4  # pixels more oblong than this are a damaged header
 
 
 class Turn:
@@ -138,7 +139,7 @@ class FilmCursor:
 def _with_square_pixels(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
     """(height, width) of the frame once its pixels are square; like browsers, never smaller."""
     height, width = frame.height, frame.width
-    if not aspect or abs(aspect - 1) < _SAME_SHAPE:
+    if not aspect or abs(aspect - 1) < _SAME_SHAPE or not 1 / _OBLONG <= aspect <= _OBLONG:
         return height, width
     if aspect > 1:
         return height, round(width * aspect)

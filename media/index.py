@@ -81,6 +81,8 @@ def read_packets(container: InputContainer, *streams: Stream) -> Iterator[av.Pac
             return
         except av.error.FFmpegError:
             failures += 1
+        except IndexError:
+            return  # PyAV's flushing stumbles over streams that turn up late in a transport stream
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -17,6 +18,8 @@ from media.index import open_container, read_packets
 from media.info import Budget
 
 _COPIED = {"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"}  # what mp4 holds and players play
+_NEED_HEADER = {"opus", "flac", "alac"}  # mp4 cannot hold them without their set-up data
+_PROBED_PACKETS = 20
 _AAC_RATES = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000}
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000
@@ -48,7 +51,8 @@ class Sound:
         for other in source.streams:
             if other is not track:
                 other.discard = Discard.all
-        self.copies = codec_name(track) in _COPIED
+        self.copies = _can_be_copied(track)
+        self.is_damaged = False
         if self.copies:
             self._target = output.add_stream_from_template(track)
         else:
@@ -77,7 +81,7 @@ class Sound:
         while (packet := self._waiting) is not None:
             if until is not None and (packet.pts or 0) * packet.time_base >= until:
                 return
-            self._output.mux(packet)
+            self.is_damaged |= not mux(self._output, packet)
             self._waiting = next(self._packets, None)
 
     def close(self) -> None:
@@ -89,6 +93,7 @@ class Sound:
         stamp is negative and mp4's edit list keeps its head silent.
         """
         start, end = self._span or (None, None)
+        last_dts: int | None = None
         for packet in read_packets(self._source, self._track):
             if packet.pts is None or not packet.size:
                 continue
@@ -101,6 +106,10 @@ class Sound:
             shift = round(origin / packet.time_base)
             packet.dts = (packet.pts if packet.dts is None else packet.dts) - shift
             packet.pts -= shift
+            if last_dts is not None and packet.dts <= last_dts:
+                self.is_damaged = True  # out of order; mp4 cannot say that
+                continue
+            last_dts = packet.dts
             packet.stream = self._target
             yield packet
 
@@ -161,22 +170,42 @@ def open_sound(
     Raises:
         InputError: the file cannot be read.
     """
+    with open_container(path, Budget()) as probed:
+        tracks = probed.streams.audio
+        if not tracks:
+            return None, []
+        notes = ["Only the first of several sound tracks is kept."] if len(tracks) > 1 else []
+        if not _can_be_decoded(probed, tracks[0]):
+            return None, [*notes, "The sound cannot be decoded here and is left out."]
     source = open_container(path, Budget())
-    tracks = source.streams.audio
-    if not tracks:
-        source.close()
-        return None, []
-    notes = ["Only the first of several sound tracks is kept."] if len(tracks) > 1 else []
-    name = codec_name(tracks[0])
-    if name is None or not tracks[0].rate:
-        source.close()
-        return None, [*notes, "The sound cannot be decoded here and is left out."]
-    sound = Sound(source, tracks[0], output, span)
+    track = source.streams.audio[0]
+    sound = Sound(source, track, output, span)
     if not sound.copies:
+        name = track.codec_context.codec.canonical_name
         notes.append(f"The sound ({name}) is converted to AAC: mp4 cannot hold it as it is.")
     return sound, notes
 
 
-def codec_name(track: AudioStream) -> str | None:
-    """ "aac", "vorbis" ...; None if there is no decoder for it."""
-    return None if track.codec_context is None else track.codec_context.codec.canonical_name
+def mux(output: OutputContainer, packet: av.Packet) -> bool:
+    """Write a packet; False if the muxer finds it damaged (which only sound can be)."""
+    try:
+        output.mux(packet)
+    except av.error.InvalidDataError:
+        return False
+    return True
+
+
+def _can_be_decoded(source: InputContainer, track: AudioStream) -> bool:
+    if track.codec_context is None or not track.rate or not track.channels:
+        return False
+    for packet in islice(read_packets(source, track), _PROBED_PACKETS):
+        with contextlib.suppress(av.error.FFmpegError):
+            if track.decode(packet):
+                return True
+    return False
+
+
+def _can_be_copied(track: AudioStream) -> bool:
+    name = track.codec_context.codec.canonical_name
+    has_header = bool(track.codec_context.extradata)
+    return name in _COPIED and (has_header or name not in _NEED_HEADER)

@@ -21,10 +21,11 @@ from media.errors import InputError
 from media.padding import pad_to_even, size_tag
 from media.pictures import is_picture
 from media.reader import is_being_read
-from media.sound import Sound, open_sound
+from media.sound import Sound, mux, open_sound
 
 _PRESET = "veryfast"  # 720p in real time on two cores; slower ones gain a few percent of size
 _SECONDS_BETWEEN_KEY_FRAMES = 2  # a player, and our own reader, can go anywhere quickly
+_LONGEST_SIDE = 16_384
 _LEAD = Fraction(1, 10)  # sound that starts this much before the picture is more than codec delay
 
 
@@ -125,7 +126,7 @@ class VideoWriter:
         picture.time_base = self._time_base
         picture.duration = int(duration)
         with self._explaining_errors():
-            self._container.mux(self._stream.encode(picture))
+            self._mux_picture(self._stream.encode(picture))
             if self._sound is not None:
                 self._sound.write(self._origin, (picture.pts + picture.duration) * self._time_base)
 
@@ -142,10 +143,12 @@ class VideoWriter:
             self.abort()
             raise ValueError("no frame was written")
         with self._explaining_errors():
-            self._container.mux(self._stream.encode(None))
+            self._mux_picture(self._stream.encode(None))
             if self._sound is not None:
                 self._sound.write(self._origin, None)
                 self._sound.close()
+                if self._sound.is_damaged:
+                    self.notes.append("Damaged parts of the sound are left out.")
             self._container.close()
             self._part.replace(self.path)
         self._container = None
@@ -179,6 +182,11 @@ class VideoWriter:
         path = self.path
         if path.suffix.lower() != ".mp4":
             raise InputError(f"{path.name} has to end with .mp4: videos are written as mp4.")
+        if max(self.size) > _LONGEST_SIDE:
+            raise InputError(
+                f"H.264 pictures have at most {_LONGEST_SIDE} pixels on a side; these have "
+                f"{max(self.size)}: make the video smaller."
+            )
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the name of a file in it.")
         if source is not None and not source.exists():
@@ -216,6 +224,12 @@ class VideoWriter:
         stream.color_trc = ColorTrc.BT709
         stream.color_range = ColorRange.MPEG
         return stream
+
+    def _mux_picture(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            # Packets of sound wait to be interleaved, so their damage may come to light here.
+            if self._container is not None and not mux(self._container, packet) and self._sound:
+                self._sound.is_damaged = True
 
     def _set_clock(self, first_pts: int) -> None:
         """Decide which moment of the source becomes 0, so that picture and sound stay in step."""
