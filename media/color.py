@@ -28,9 +28,9 @@ _MATRICES = {
 }
 _LAST_SD_LINE = 576
 
-# ITU-R BT.2087: linear BT.2020 to linear BT.709 (row vectors multiply from the left).
+# ITU-R BT.2087: linear BT.2020 to linear BT.709.
 _BT2020_TO_BT709 = np.array(
-    [[1.6605, -0.1246, -0.0182], [-0.5876, 1.1329, -0.1006], [-0.0728, -0.0083, 1.1187]],
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
     dtype=np.float32,
 )
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], dtype=np.float32)
@@ -103,17 +103,19 @@ def to_sdr(code: np.ndarray, transfer: int) -> Frame:
     Returns:
         uint8 (h, w, 3) RGB.
     """
-    light = _linear_light(transfer)[code]  # 1.0 is the white of a page
+    planes = np.ascontiguousarray(code.reshape(-1, 3).T)  # (3, pixels): each step is one sweep
+    light = _linear_light(transfer)[planes]  # 1.0 is the white of a page
     if transfer == ColorTrc.ARIB_STD_B67:
         # HLG holds the light of the scene; BT.2100's OOTF (gamma 1.2) gives that of the display.
-        luma = np.maximum(light @ _BT2020_LUMA, 1e-6)
-        light *= (luma**0.2 * (_HLG_PEAK / _REFERENCE_WHITE))[..., None]
-    light = np.maximum(light @ _BT2020_TO_BT709, 0)
+        luma = np.maximum(_BT2020_LUMA @ light, 1e-6)
+        light *= luma**0.2 * (_HLG_PEAK / _REFERENCE_WHITE)
+    light = np.maximum(_BT2020_TO_BT709 @ light, 0)
     if transfer in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
         # One factor for the three channels, so that bright colours keep their hue.
-        brightest = np.maximum(light.max(axis=2, keepdims=True), 1e-6)
+        brightest = np.maximum(light.max(axis=0), 1e-6)
         light *= _roll_off(brightest) / brightest
-    return _srgb_curve()[(np.minimum(light, 1) * 65535 + 0.5).astype(np.uint16)]
+    shown = _srgb_curve()[(np.minimum(light, 1) * 65535 + 0.5).astype(np.uint16)]
+    return np.ascontiguousarray(shown.T).reshape(code.shape)
 
 
 def _roll_off(light: np.ndarray) -> np.ndarray:

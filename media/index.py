@@ -124,8 +124,11 @@ def build_index(
         InputError: there is no frame, or more than the budget allows.
     """
     pixels = stream.width * stream.height
-    if not pixels:
-        raise InputError(f"{path.name} does not say how large its pictures are: it is damaged.")
+    if not pixels:  # FFmpeg keeps silent about sizes beyond `max_pixels`
+        raise InputError(
+            f"{path.name} has pictures far over the limit of {budget.max_frame_pixels / 1e6:.1f} "
+            "megapixels, or is damaged: make it smaller or raise --max-megapixels."
+        )
     promised = _promised_frames(container, stream)
     seconds = (container.duration or 0) / av.time_base
     budget.check_frame(path.name, stream.height, stream.width)

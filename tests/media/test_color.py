@@ -95,7 +95,7 @@ def test_ten_bit(clips: Any, tmp_path: Path) -> None:
         size=(96, 192),
         codec="libx265",
         pix_fmt="yuv420p10le",
-        options={"x265-params": "log-level=none"},
+        options={"x265-params": "log-level=none:bframes=0"},
         set_up=tags(matrix=1),
         dst_colorspace="ITU709",
     )
@@ -129,7 +129,7 @@ def test_hdr_is_tone_mapped(trc: int, clips: Any, tmp_path: Path) -> None:
         size=(96, 192),
         codec="libx265",
         pix_fmt="yuv420p10le",
-        options={"x265-params": "log-level=none"},
+        options={"x265-params": "log-level=none:bframes=0"},
         set_up=tags(matrix=9, trc=trc, primaries=9),
         dst_colorspace="BT2020",
     )

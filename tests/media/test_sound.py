@@ -189,3 +189,20 @@ def test_sound_of_a_truncated_file(clips: Any, tmp_path: Path) -> None:
         assert len(video) == len(source)
     kept = packets(tmp_path / "out.mp4")
     assert 10 < len(kept) and kept == packets(whole)[: len(kept)]
+
+
+def test_damaged_sound_is_skipped(clips: Any, tmp_path: Path) -> None:
+    """The video is written all the same; what is left of the sound stays in step."""
+    source = clips.write(tmp_path / "in.ts", 60, sound={})
+    data = bytearray(source.read_bytes())
+    headers = [k for k in range(len(data) - 1) if data[k] == 0xFF and data[k + 1] & 0xF6 == 0xF0]
+    for k in headers[15:25]:  # beginnings of AAC packets
+        data[k : k + 4] = b"\0\0\0\0"
+    source.write_bytes(data)
+    assert copy(source, tmp_path / "out.mp4") == ["Damaged parts of the sound are left out."]
+    assert 60 < len(packets(tmp_path / "out.mp4")) < 118
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        *_, last = (p.pts * p.time_base for p in container.demux(audio=0) if p.size)
+    assert float(last) == pytest.approx(2.5, abs=0.05), "the gap is not closed up"
+    with open_video(tmp_path / "out.mp4") as video:
+        assert clips.numbers(video.frames()) == list(range(60))

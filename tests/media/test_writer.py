@@ -162,6 +162,8 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     for path, message in cases.items():
         with pytest.raises(InputError, match=message):
             VideoWriter(path, size=(96, 144), fps=FPS)
+    with pytest.raises(InputError, match="at most 16384"):
+        VideoWriter(tmp_path / "out.mp4", size=(16, 16400), fps=FPS)
     with pytest.raises(InputError, match="does not exist"):
         VideoWriter(tmp_path / "out.mp4", size=(8, 8), fps=FPS, audio_from=tmp_path / "none.mp4")
 
