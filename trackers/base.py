@@ -167,9 +167,9 @@ def list_networks() -> list[str]:
     return sorted(_entries())
 
 
-def _entry(name: str, names: Sequence[str]) -> _Entry:
+def _entry(kind: str, name: str, names: Sequence[str]) -> _Entry:
     if name not in names:
-        raise InputError(f"There is no tracker called {name!r}; there are {', '.join(names)}.")
+        raise InputError(f"There is no {kind} called {name!r}; there are {', '.join(names)}.")
     return _registry[name]
 
 
@@ -183,7 +183,7 @@ def build_network(name: str, **overrides: Any) -> nn.Module:
     Raises:
         InputError: there is no such network.
     """
-    return _entry(name, list_networks()).network(**overrides)
+    return _entry("network", name, list_networks()).network(**overrides)
 
 
 def build_tracker(
@@ -216,7 +216,7 @@ def build_tracker(
             to another network.
         checkpoints.CheckpointError: there are no weights, or the file is damaged.
     """
-    entry = _entry(name, list_trackers())
+    entry = _entry("tracker", name, list_trackers())
     assert entry.tracker is not None
     if mode not in ("robust", "benchmark"):
         raise InputError(f"A tracker's mode is 'robust' or 'benchmark', not {mode!r}.")

@@ -6,15 +6,18 @@ from __future__ import annotations
 class Presence:
     """The object is lost after a run of low scores, and back at the first high one.
 
-    The thresholds were chosen on the bundled weights; see the docstring of `MixFormerV2Tracker`.
+    A score tells a vanished object from a visible one, but not the object from its double: half of
+    the wrong boxes come with scores above 0.9, and no threshold finds those. The defaults were
+    chosen on 11 sequences of OTB, TLD and DAVIS with the bundled weights, for few false alarms:
+    they declare 1 in 1000 good frames (IoU above 0.5) lost, and 58 % of the failures (below 0.1).
 
     Args:
         low: scores below this, in [0, 1], speak for a loss.
-        patience: so many in a row make it one; a single one is often motion blur.
+        patience: so many in a row make it one; a few are often motion blur.
         high: the score that makes an object count as found again, at least `low`.
     """
 
-    def __init__(self, low: float = 0.3, patience: int = 3, high: float = 0.5) -> None:
+    def __init__(self, low: float = 0.2, patience: int = 5, high: float = 0.5) -> None:
         self.low = low
         self.patience = patience
         self.high = high

@@ -10,14 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import checkpoints
+from media import InputError
 from tests.golden.formula import fill_, formula_tensor
-from trackers import WeightsInfo, build_network
-from trackers.boxes import xywh_to_xyxy
+from trackers import WeightsInfo, build_network, build_tracker
+from trackers.boxes import box_iou, xywh_to_xyxy
 from trackers.crops import to_tensor
 from trackers.models.layers import DropPath, sincos_position_table
 from trackers.models.mixformerv2 import MixFormerV2, MixFormerV2Output, MixFormerV2Tracker
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "mixformerv2"
+SEED = Path(checkpoints.__file__).parent / "mixformerv2_small_seed.safetensors"
 NETWORKS = {"S": "small", "B": "base", "student12": "student12"}
 EDGES = "lrtb"
 
@@ -260,3 +263,131 @@ def test_tracker_is_upstreams_frame_by_frame(golden, check, run: str) -> None:
         wanted = case[f"{run}_online_template_sum_after"][i]
         check(f"track_S {run} online template (sum)", online, wanted, 1e-1)
         assert not track.lost
+
+
+def tiny_tracker(**options) -> MixFormerV2Tracker:
+    """A fast tracker with random weights."""
+    torch.manual_seed(0)
+    network = build_network(
+        "mixformerv2_small", depth=2, dim=48, heads=3, search_size=64, template_size=32
+    )
+    network.eval().requires_grad_(False)
+    return MixFormerV2Tracker(network, weights=WeightsInfo("random", ""), **options)
+
+
+def act(tracker: MixFormerV2Tracker, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let the network say these scores, one per frame, and a box that moves right each time."""
+    script = iter(scores)
+    box = torch.tensor([[[0.6, 0.5, 0.25, 0.25]]])
+    nothing = torch.empty(0)
+
+    def search(crop: torch.Tensor, cache: object) -> MixFormerV2Output:
+        logit = torch.logit(torch.tensor([next(script)], dtype=torch.float64))
+        return MixFormerV2Output(box, logit, nothing, nothing, [])
+
+    monkeypatch.setattr(tracker.network, "search", search)
+
+
+def random_frame(seed: int = 0, height: int = 120, width: int = 400) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def test_robust_mode_declares_lost_and_keeps_the_last_box(monkeypatch) -> None:
+    tracker = tiny_tracker(search_factor=4.0)
+    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    act(tracker, monkeypatch, [0.9, 0.9] + [0.05] * 6 + [0.9])
+    tracks = [tracker.track(random_frame()) for _ in range(9)]
+    assert [track.lost for track in tracks] == [False] * 6 + [True] * 2 + [False]
+    assert [track.score for track in tracks[:3]] == pytest.approx([0.9, 0.9, 0.05])
+    held = tracks[5].box
+    assert (tracks[6].box == held).all() and (tracks[7].box == held).all()
+    # Each frame moved the search on by 0.1 of a window of 160 pixels: also the two lost ones.
+    assert tracks[8].box[0] - held[0] == pytest.approx(3 * 16, abs=1.0)
+
+
+def test_benchmark_mode_is_never_lost(monkeypatch) -> None:
+    tracker = tiny_tracker(search_factor=4.0, mode="benchmark")
+    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    act(tracker, monkeypatch, [0.01] * 12)
+    tracks = [tracker.track(random_frame()) for _ in range(12)]
+    assert not any(track.lost for track in tracks)
+    assert tracks[11].box[0] > tracks[10].box[0]
+    assert (tracker.update_interval, tiny_tracker().update_interval) == (200, 25)
+
+
+def test_correction_ends_the_loss_and_keeps_the_first_template(monkeypatch) -> None:
+    tracker = tiny_tracker(search_factor=4.0)
+    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    first = tracker.templates.online[0]
+    act(tracker, monkeypatch, [0.05] * 6 + [0.3])
+    assert [tracker.track(random_frame()).lost for _ in range(6)][-1]
+    tracker.correct(random_frame(1), [300, 30, 340, 70])
+    assert tracker._first is first and tracker.templates.online[0] is not first
+    track = tracker.track(random_frame(1))
+    assert not track.lost
+    assert track.box.tolist() == pytest.approx([316, 30, 356, 70], abs=1.0)
+
+
+@pytest.mark.parametrize("online_size", [1, 2, 3])
+def test_several_online_templates_survive_their_updates(online_size: int) -> None:
+    """Upstream crashes on the frame after the first update when there are three."""
+    tracker = tiny_tracker(update_interval=2, online_size=online_size)
+    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    for i in range(9):
+        assert np.isfinite(tracker.track(random_frame(i)).box).all()
+        assert len(tracker.templates.online) == min(online_size, 1 + (i + 1) // 2)
+
+
+def test_network_without_score_head_tracks_with_a_nan_score() -> None:
+    torch.manual_seed(0)
+    small = {"depth": 1, "dim": 48, "heads": 3, "search_size": 64, "template_size": 32}
+    network = build_network("mixformerv2_student8", **small)
+    tracker = MixFormerV2Tracker(network.eval(), weights=WeightsInfo("", ""), update_interval=1)
+    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    for _ in range(8):
+        track = tracker.track(random_frame())
+        assert np.isnan(track.score) and not track.lost
+
+
+@pytest.mark.parametrize("box", [[0, 0, 3, 2], [390, 110, 500, 300], [-50, -50, 450, 170]])
+@pytest.mark.parametrize("mode", ["robust", "benchmark"])
+def test_boxes_stay_in_the_frame(box: list[float], mode) -> None:
+    tracker = tiny_tracker(mode=mode)
+    tracker.initialize(random_frame(), box)
+    for i in range(5):
+        x0, y0, x1, y1 = tracker.track(random_frame(i)).box
+        assert 0 <= x0 and 0 <= y0 and x1 <= 400 and y1 <= 120
+        assert x1 - x0 >= 9.999 and y1 - y0 >= 9.999
+
+
+def test_frames_are_never_written_into() -> None:
+    tracker = tiny_tracker(update_interval=1)
+    frame = random_frame()
+    frame.flags.writeable = False
+    tracker.initialize(frame, [20, 40, 60, 80])
+    tracker.track(frame)
+    tracker.correct(frame, [20, 40, 60, 80])
+
+
+def test_wrong_use_is_told_in_a_sentence() -> None:
+    tracker = tiny_tracker()
+    with pytest.raises(RuntimeError, match="initialize"):
+        tracker.track(random_frame())
+    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    with pytest.raises(InputError, match="300 x 120 pixels but the first was 400 x 120"):
+        tracker.track(random_frame(width=300))
+    with pytest.raises(InputError, match="no area"):
+        tracker.initialize(random_frame(), [20, 40, 20, 80])
+    with pytest.raises(InputError, match="outside"):
+        tracker.correct(random_frame(), [500, 40, 520, 80])
+
+
+def test_bundled_weights_follow_a_textured_square() -> None:
+    tracker = build_tracker("mixformerv2_small", device="cpu", weights=SEED)
+    frames = golden_frames()
+    tracker.initialize(frames[0], [60, 80, 108, 120])
+    for i, frame in enumerate(frames[1:9], 1):
+        track = tracker.track(frame)
+        x, y = 60 + 6 * i, 80 + (7 * i) % 23
+        assert box_iou(track.box, np.array([x, y, x + 48, y + 40])) > 0.6
+        assert track.score > 0.5 and not track.lost

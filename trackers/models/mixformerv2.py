@@ -329,8 +329,9 @@ class MixFormerV2Tracker:
     Args:
         network: in eval mode; without a score head scores are nan and nothing is renewed or lost.
         weights: which weights it holds.
-        mode: "benchmark" is the published protocol, in which nothing is ever lost; "robust" is
-            for real videos.
+        mode: "benchmark" is the published protocol. "robust" is for real videos: the same, but the
+            online template is renewed more often, and the score decides whether the object is lost;
+            then the last trusted box is shown.
         search_factor: side of the search window in multiples of the object's mean side.
         update_interval: frames between two updates of the online templates; None: 200 in benchmark
             mode, as published for most data sets, and 25 in robust mode, as in upstream's demo.
@@ -380,11 +381,14 @@ class MixFormerV2Tracker:
         output = self.network.search(to_tensor([crop.extract(frame)], self.device), self._cache)
         score = math.nan if output.scores is None else output.scores.sigmoid().item()
         lost = self.mode == "robust" and self.presence.update(score)
+        # Also while the object is lost the window follows the best guess: measured, holding it
+        # where the object was last seen finds fewer objects again.
+        self._box_xywh = clip_xywh(crop.to_frame(output.boxes_cxcywh[0, 0].cpu()), size)
         if not lost:
-            self._box_xywh = clip_xywh(crop.to_frame(output.boxes_cxcywh[0, 0].cpu()), size)
+            self._seen_xywh = self._box_xywh
         if self.templates.step(score, lambda: self._template(frame)):
             self._encode()
-        return Track(xywh_to_xyxy(np.array(self._box_xywh, np.float32)), score, lost)
+        return Track(xywh_to_xyxy(np.array(self._seen_xywh, np.float32)), score, lost)
 
     def correct(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
         """See `Tracker.correct`. The first template stays; the new one is the online template."""
