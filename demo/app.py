@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import html
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import checkpoints
 from demo import sample
-from demo.jobs import Job
+from demo.jobs import ARCHIVE, Job
 from demo.project import Task
 from demo.sessions import Options, Session, Workspace
 from media import InputError
@@ -35,7 +39,8 @@ TASKS: list[tuple[str, Task]] = [
     ("Cut it out: a mask in every frame", "segment"),
     ("Paint it away", "remove"),
 ]
-# The pipeline's stages as the user reads them, in order.
+STEPS: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
+# The pipeline's stages as the user reads them, in order; a task takes the first so many of them.
 STAGES = {
     "follow": "Following the object",
     "draw boxes": "Drawing the boxes",
@@ -81,21 +86,22 @@ def describe_job(job: Job | None, ahead: int) -> str:
     """The state of a run, as HTML."""
     if job is None:
         return ""
-    if job.state == "waiting":
+    if job.state == "waiting" and ahead:
         jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
         return f"<p role='status'>Waiting: {jobs} before yours.</p>"
-    if job.state == "running":
-        p = job.progress
+    if job.active:
         if job.stop.is_set():
             return "<p role='status'>Stopping after this frame.</p>"
+        p = job.progress
         if not p.stage:
             return "<p role='status'>Loading the models.</p>"
-        numbers = [f"frame {p.done} of {p.total}"]
+        step = list(STAGES).index(p.stage) + 1
+        numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
         if p.seconds_left:
             numbers.append(describe_time(p.seconds_left))
         share = 100 * p.done / max(p.total, 1)
         return (
-            f"<p role='status'><b>{STAGES.get(p.stage, p.stage)}</b></p>"
+            f"<p role='status'>Step {step} of {STEPS[job.task]}: <b>{STAGES[p.stage]}</b></p>"
             f"<div class='bar' role='progressbar' aria-label='{p.stage}' "
             f"aria-valuenow='{share:.0f}'><i style='width: {share:.1f}%'></i></div>"
             f"<p>{', '.join(numbers)}</p>"
@@ -137,6 +143,36 @@ def told(handler: Callable[..., Updates]) -> Callable[..., Any]:
     return wrapped
 
 
+class Upload(gr.File):
+    """A file from the browser; without this, Gradio would also fetch a URL sent in its place."""
+
+    is_template = True  # looks like gr.File
+
+    async def async_move_resource_to_block_cache(
+        self, url_or_file_path: str | Path | None
+    ) -> str | None:
+        refuse_url(str(url_or_file_path))
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
+def refuse_url(path: str) -> None:
+    if path.lower().startswith(("http:", "https:")):
+        raise gr.Error("Only a file from your own computer is taken.", print_exception=False)
+
+
+class NoFetching:
+    """ASGI middleware: Gradio's file route would fetch any public URL for whoever asks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if re.search(r"/(file|proxy)=https?:", scope.get("path", ""), re.IGNORECASE):
+            await PlainTextResponse("Not served.", 403)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
 def heading(number: int, text: str) -> None:
     gr.HTML(f"<h2><i>{number}</i>{text}</h2>", elem_classes="heading")
 
@@ -174,8 +210,8 @@ class Page:
         with gr.Row(elem_id="work"):
             with gr.Column(elem_id="load"):
                 heading(1, "Choose a video")
-                self.upload = gr.File(
-                    file_types=["video", ".gif"], show_label=False, height=110, elem_id="upload"
+                self.upload = Upload(
+                    file_types=["video", ".gif"], show_label=False, height=124, elem_id="upload"
                 )
                 with gr.Row(elem_id="samples"):
                     self.samples = {
@@ -211,7 +247,9 @@ class Page:
             with gr.Column(elem_id="act"):
                 heading(3, "Choose what to do")
                 self.task = gr.Radio(TASKS, value="track", show_label=False, elem_id="task")
-                with gr.Accordion("Only a part of the video", open=False, elem_id="part"):
+                with gr.Accordion(
+                    "Only a part of the video", open=False, elem_id="part"
+                ) as self.part:
                     with gr.Row():
                         number = functools.partial(
                             gr.Number, 0, precision=0, minimum=0, min_width=80
@@ -260,7 +298,7 @@ class Page:
         ]  # fmt: skip
         everything = [
             self.session_id, self.remembered, self.upload, self.info, self.picture, self.tools,
-            self.slider, self.first, self.last, self.trim, *run_state, *results,
+            self.slider, self.part, self.first, self.last, self.trim, *run_state, *results,
         ]  # fmt: skip
         shown = [self.picture, self.slider]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -327,18 +365,15 @@ class Page:
         return updates if active else updates | self._results(job)
 
     def _results(self, job: Job | None) -> Updates:
-        result = job.result if job is not None else None
-        videos = {p.stem: str(p) for p in result.outputs if p.suffix == ".mp4"} if result else {}
+        files = {path.stem: str(path) for path in job.files} if job is not None else {}
         updates: Updates = {
-            self.results: gr.Column(visible=bool(videos)),
-            self.archive: gr.DownloadButton(
-                value=str(job.archive) if job and job.archive else None
-            ),
+            self.results: gr.Column(visible=bool(files)),
+            self.archive: gr.DownloadButton(value=files.get(Path(ARCHIVE).stem)),
         }
         for name in PLAYERS:
-            updates[self.boxes[name]] = gr.Column(visible=name in videos)
-            updates[self.players[name]] = gr.Video(value=videos.get(name))
-            updates[self.downloads[name]] = gr.DownloadButton(value=videos.get(name))
+            updates[self.boxes[name]] = gr.Column(visible=name in files)
+            updates[self.players[name]] = gr.Video(value=files.get(name))
+            updates[self.downloads[name]] = gr.DownloadButton(value=files.get(name))
         return updates
 
     def _everything(self, session: Session) -> Updates:
@@ -353,8 +388,10 @@ class Page:
                 maximum=max(1, session.frame_count - 1),
                 visible=session.frame_count > 1,
             ),
+            self.part: gr.Accordion(open=False),
             self.first: 0,
             self.last: session.frame_count - 1,
+            self.trim: False,
             **self._run_state(session),
         }
 
@@ -379,13 +416,17 @@ class Page:
     @told
     def on_sample(self, name: str, session_id: str) -> Updates:
         session = self._open(session_id, checkpoints.path(name), f"{name}.mp4")
-        updates = {**self._everything(session), self.upload: None}
-        if name == "sample_bikes":  # of its several shots, the one in which a man walks by
-            session.seek(sample.PROMPT.frame)
-            updates |= self._shown(session)
-            updates |= {self.first: sample.SHOT.start, self.last: (sample.SHOT.end or 0) - 1}
-            updates |= {self.trim: sample.SHOT.trim}
-        return updates
+        if name != "sample_bikes":
+            return {**self._everything(session), self.upload: None}
+        session.seek(sample.PROMPT.frame)  # of its several shots, the one where a man walks by
+        return {
+            **self._everything(session),
+            self.upload: None,
+            self.part: gr.Accordion(open=True),
+            self.first: sample.SHOT.start,
+            self.last: (sample.SHOT.end or 0) - 1,
+            self.trim: sample.SHOT.trim,
+        }
 
     def on_load(self, remembered: str) -> Any:
         """Go on where this browser was, if the server still knows it."""
@@ -482,12 +523,15 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_600",
         body_text_color_subdued="*neutral_500",
-        block_label_text_color="*neutral_600",
+        checkbox_border_color_dark="*neutral_500",
     )
 
 
 def build_page(workspace: Workspace) -> gr.Blocks:
     """The page as a Gradio app that has not been started."""
+    # The one folder that Gradio puts uploads into and serves results from; all in it have random
+    # names, and nobody else on this machine can look into it.
+    os.environ["GRADIO_TEMP_DIR"] = str(workspace.options.root)
     return Page(workspace).blocks
 
 
@@ -512,6 +556,7 @@ def launch(blocks: gr.Blocks, options: Options, host: str, port: int) -> None:
             mcp_server=False,
             footer_links=[],
             allowed_paths=[],
+            app_kwargs={"middleware": [Middleware(NoFetching)]},
             max_file_size=f"{options.max_upload_mb}mb",
             state_session_capacity=100,
             theme=theme(),
@@ -527,8 +572,6 @@ def serve(host: str = "127.0.0.1", port: int = 7860) -> int:
     """Show the page until somebody presses Ctrl+C; returns the exit code."""
     options = Options.from_environment()
     workspace = Workspace(options)
-    # Uploads and downloads pass through Gradio's cache, which belongs to the private folder, too.
-    os.environ["GRADIO_TEMP_DIR"] = str(options.root / "cache")
     blocks = build_page(workspace)
     try:
         launch(blocks, options, host, port)

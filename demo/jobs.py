@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from checkpoints import CheckpointError
+from demo import pipeline
 from demo.pipeline import Cancelled, Result
-from demo.project import ObjectPrompt, Settings
+from demo.project import ObjectPrompt, Settings, Task
 from media import InputError
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -57,15 +59,16 @@ class Progress:
 
 @dataclass(eq=False)
 class Job:
-    """One run and what became of it so far."""
+    """One run and what became of it so far; `files` are there once it is done."""
 
     device: str
+    task: Task
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: State = "waiting"
     progress: Progress = Progress()
     error: str = ""
     result: Result | None = None
-    archive: Path | None = None
+    files: list[Path] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     ended: float = 0.0
 
@@ -84,41 +87,46 @@ def explain(error: Exception) -> str:
     return f"The run failed unexpectedly ({kind}: {error}); the server's log says where."
 
 
-def pack(folder: Path, outputs: Sequence[Path]) -> Path:
-    """Put masks, tracks and run.json of a run into one archive in `folder`.
-
-    The videos stay out, they have their own download. Nothing is compressed: PNG already is.
-    """
-    archive = folder / ARCHIVE
-    part = archive.with_name(ARCHIVE + ".part")
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no such thing."""
     try:
-        with zipfile.ZipFile(part, "w") as bundle:
-            for output in [*outputs, folder / "run.json"]:
-                inside = sorted(output.rglob("*")) if output.is_dir() else [output]
-                for path in inside:
-                    if path.is_file() and path.suffix != ".mp4":
-                        bundle.write(path, path.relative_to(folder))
-        os.replace(part, archive)
-    finally:
-        part.unlink(missing_ok=True)
-    return archive
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def publish(result: Result, shelf: Path) -> list[Path]:
+    """Lay out what a run made for being looked at and downloaded, in the new folder `shelf`.
+
+    The videos as they are, everything else in one archive, uncompressed because PNG already is.
+    A later run leaves these files alone, although it writes to the same results.
+    """
+    shelf.mkdir(mode=0o700)
+    videos = [p for p in result.outputs if p.suffix == ".mp4"]
+    for video in videos:
+        link(video, shelf / video.name)
+    others = [p for p in result.outputs if p not in videos] + [result.folder / "run.json"]
+    with zipfile.ZipFile(shelf / ARCHIVE, "w") as archive:
+        for output in others:
+            for path in sorted(output.rglob("*")) if output.is_dir() else [output]:
+                if path.is_file():
+                    archive.write(path, path.relative_to(result.folder))
+    return [*(shelf / video.name for video in videos), shelf / ARCHIVE]
 
 
 class Jobs:
     """The queue, with one worker thread for each device.
 
     Args:
-        run: does a job; `demo.pipeline.run` unless a test puts something quicker in its place.
+        run: does a job; a test puts something quicker in its place.
         max_waiting: jobs that may wait for one device before a new one is turned away.
         keep_seconds: how long a job that has ended can still be found.
     """
 
     def __init__(
-        self, run: Run | None = None, *, max_waiting: int = 16, keep_seconds: float = 86_400.0
+        self, run: Run = pipeline.run, *, max_waiting: int = 16, keep_seconds: float = 86_400.0
     ) -> None:
-        if run is None:
-            from demo.pipeline import run
-        self._run: Run = run
+        self._run = run
         self._max_waiting = max_waiting
         self._keep_seconds = keep_seconds
         self._jobs: dict[str, Job] = {}  # in the order they were submitted
@@ -131,9 +139,15 @@ class Jobs:
         folder: Path,
         objects: Sequence[ObjectPrompt],
         settings: Settings,
+        *,
+        shelves: Path,
         **options: Any,
     ) -> Job:
-        """Queue a run; `options` go to `demo.pipeline.run` as they are.
+        """Queue a run.
+
+        Args:
+            shelves: where the folder with the finished files is made; its name is the job's id.
+            options: what else `demo.pipeline.run` takes.
 
         Raises:
             InputError: too many others are waiting.
@@ -149,10 +163,10 @@ class Jobs:
                 )
             if device not in self._workers:
                 self._workers[device] = ThreadPoolExecutor(1, thread_name_prefix=f"job-{device}")
-            job = Job(device)
+            job = Job(device, settings.do)
             self._jobs[job.id] = job
             self._workers[device].submit(
-                self._work, job, source, folder, list(objects), settings, options
+                self._work, job, shelves, source, folder, list(objects), settings, options
             )
         return job
 
@@ -187,6 +201,7 @@ class Jobs:
     def _work(
         self,
         job: Job,
+        shelves: Path,
         source: Path,
         folder: Path,
         objects: list[ObjectPrompt],
@@ -197,7 +212,7 @@ class Jobs:
 
         def report(stage: str, done: int, total: int) -> None:
             nonlocal began
-            if stage != job.progress.stage:
+            if stage != job.progress.stage or not job.progress.done:
                 began = time.monotonic()
             job.progress = Progress(stage, done, total, time.monotonic() - began)
 
@@ -211,7 +226,7 @@ class Jobs:
                 source, folder, objects, settings,
                 report=report, cancelled=job.stop.is_set, **options,
             )  # fmt: skip
-            job.archive = pack(folder, result.outputs)
+            job.files = publish(result, shelves / job.id)
             job.result = result
             state = "done"
         except Cancelled:

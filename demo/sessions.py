@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from checkpoints import CheckpointError
-from demo.jobs import Job, Jobs
+from demo.jobs import Job, Jobs, link
 from demo.pipeline import Models, to_prompt
 from demo.project import Box, ObjectPrompt, Point, Settings, Task, object_color
 from media import InputError
@@ -132,8 +132,10 @@ class Session:
     def touch(self) -> None:
         """Note that somebody uses this session: it is not to be tidied away yet."""
         self.used = time.monotonic()
-        with suppress(OSError):
-            os.utime(self.folder)
+        files = self.job.files if self.job is not None else []
+        for folder in {self.folder, *(file.parent for file in files)}:
+            with suppress(OSError):
+                os.utime(folder)
 
     def rest(self) -> None:
         """Let go of whatever can be had again when it is needed."""
@@ -270,7 +272,8 @@ class Session:
             raise InputError("Click the object in the picture first.")
         self.job = jobs.submit(
             self.source, self.folder / "results", [self._prompt(self.pointed)],
-            replace(settings, do=do), models=self._models, budget=self._budget,
+            replace(settings, do=do), shelves=self.folder.parent, models=self._models,
+            budget=self._budget,
         )  # fmt: skip
         return self.job
 
@@ -385,10 +388,7 @@ class Workspace:
         suffix = Path(name).suffix.lower()
         source = folder / f"source{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
         try:
-            try:
-                os.link(upload, source)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(upload, source)
+            link(upload, source)
             session = Session(folder, source, name, self.models, self.options.budget)
         except InputError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -420,9 +420,11 @@ class Workspace:
             elif time.monotonic() - session.used > self.REST_SECONDS:
                 session.rest()
         limit = time.time() - self.options.keep_hours * 3600
-        for folder in self._root.iterdir():
-            if re.fullmatch(r"[0-9a-f]{32}", folder.name) and folder.stat().st_mtime < limit:
-                self._sessions.pop(folder.name, None)
+        for folder in self._root.iterdir():  # sessions, shelves, and Gradio's uploads
+            if re.fullmatch(r"[0-9a-f]{32,64}", folder.name) and folder.stat().st_mtime < limit:
+                gone = self._sessions.pop(folder.name, None)
+                if gone is not None:
+                    gone.rest()
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:

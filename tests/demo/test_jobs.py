@@ -75,7 +75,10 @@ def jobs(steps: Steps) -> Iterator[Jobs]:
 
 
 def submit(jobs: Jobs, folder: Path, name: str = "a", device: str = "cpu") -> Job:
-    return jobs.submit(Path(name), folder, [], Settings(device=device), models="shared")
+    (folder / "run.json").write_text("{}")
+    return jobs.submit(
+        Path(name), folder, [], Settings(device=device), shelves=folder, models="shared"
+    )
 
 
 def test_progress_is_seen_and_the_job_is_found_by_its_id(
@@ -207,23 +210,33 @@ def test_what_ended_long_ago_is_forgotten(steps: Steps, tmp_path: Path) -> None:
     jobs.close()
 
 
-def test_masks_and_tracks_are_packed_without_the_videos(tmp_path: Path) -> None:
+def test_a_finished_run_is_laid_out_for_download_and_a_later_one_leaves_it_alone(
+    tmp_path: Path,
+) -> None:
     def run(source: Path, folder: Path, *rest: Any, **options: Any) -> Result:
-        (folder / "masks").mkdir()
+        (folder / "masks").mkdir(exist_ok=True)
         for name in ("masks/00000.png", "masks/00001.png", "tracks.csv", "tracked.mp4", "run.json"):
-            (folder / name).write_text(name)
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_text(f"{name} of {source}")
         (folder / "removed.mp4").write_text("of an earlier run")
         outputs = [folder / name for name in ("tracks.csv", "tracked.mp4", "masks")]
         return Result(folder, outputs, [], {})
 
     jobs = Jobs(run)
-    job = submit(jobs, tmp_path)
-    wait_for(lambda: not job.active)
-    assert job.archive is not None
-    with zipfile.ZipFile(job.archive) as bundle:
-        assert sorted(bundle.namelist()) == [
-            "masks/00000.png", "masks/00001.png", "run.json", "tracks.csv",
-        ]  # fmt: skip
-        assert bundle.read("masks/00001.png") == b"masks/00001.png"
-    assert not list(tmp_path.glob("*.part"))
+    results = tmp_path / "results"
+    results.mkdir()
+    first, second = (
+        jobs.submit(Path(name), results, [], Settings(device="cpu"), shelves=tmp_path)
+        for name in ("one", "two")
+    )
+    wait_for(lambda: not second.active)
+    for job, name in ((first, "one"), (second, "two")):
+        video, archive = job.files
+        assert video == tmp_path / job.id / "tracked.mp4" and archive.parent == video.parent
+        assert video.read_text() == f"tracked.mp4 of {name}"
+        with zipfile.ZipFile(archive) as bundle:
+            assert sorted(bundle.namelist()) == [
+                "masks/00000.png", "masks/00001.png", "run.json", "tracks.csv",
+            ]  # fmt: skip
+            assert bundle.read("masks/00001.png").decode() == f"masks/00001.png of {name}"
     jobs.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import io
 import os
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -21,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import gradio as gr
 import numpy as np
 import pytest
 
+from demo.app import Upload, launch
 from demo.sample import add_tone
+from demo.sessions import Options
+from media import InputError
 from media.video import VideoWriter
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -99,7 +106,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page as a user starts it, in a process of its own."""
     port = free_port()
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    env = {**os.environ, "MIXCUT_WORK": str(tmp_path_factory.getbasetemp() / "work")}
+    env = {
+        **os.environ,
+        "MIXCUT_WORK": str(tmp_path_factory.getbasetemp() / "work"),
+        "MIXCUT_MAX_UPLOAD_MB": "2",
+        "TMPDIR": str(log.parent),  # Gradio serves whatever is below the usual one
+    }
     with log.open("w") as stream:
         server = subprocess.Popen(
             [sys.executable, "-m", "demo", "--port", str(port)],
@@ -420,6 +432,51 @@ def test_paint_it_away(visit: Callable[..., Any], clips: dict[str, Path]) -> Non
         x, y = ball_at(index)
         red, _, blue = frame[y - 20 : y + 20, x - 20 : x + 20].reshape(-1, 3).mean(0)
         assert red - blue < 60, f"the ball can still be seen on frame {index}"
+
+
+# ---------------------------------------------------------------------------------------- server
+
+
+def status(request: urllib.request.Request | str) -> int:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        return opener.open(request, timeout=20).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_server_gives_away_nothing_else(url: str) -> None:
+    assert status(url) == 200
+    for path in ("/etc/passwd", ROOT / "README.md", ROOT / "demo" / "app.py"):
+        assert status(f"{url}gradio_api/file={path}") == 403
+    for elsewhere in ("http://example.com/", "HTTPS://example.com/", "http://127.0.0.1:1/"):
+        assert status(f"{url}gradio_api/file={elsewhere}") == 403
+    assert status(f"{url}monitoring") >= 400
+
+
+@pytest.mark.parametrize(("megabytes", "code"), [(1, 200), (3, 413)])
+def test_a_file_over_the_limit_is_refused(url: str, megabytes: int, code: int) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    request = urllib.request.Request(
+        f"{url}gradio_api/upload",
+        head + bytes(megabytes << 20) + b"\r\n--x--\r\n",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert status(request) == code
+
+
+@pytest.mark.parametrize("path", ["http://example.com/a.mp4", "HTTPS://example.com/a.mp4"])
+def test_a_url_in_place_of_a_file_is_not_fetched(path: str) -> None:
+    with pytest.raises(gr.Error, match="your own computer"):
+        asyncio.run(Upload().async_move_resource_to_block_cache(path))
+
+
+def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken, gr.Blocks(analytics_enabled=False) as blocks:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="choose another --port"):
+            launch(blocks, Options(tmp_path), "127.0.0.1", taken.getsockname()[1])
 
 
 # --------------------------------------------------------------------------------------- colours

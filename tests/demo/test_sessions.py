@@ -15,7 +15,7 @@ from PIL import Image
 
 from demo import pipeline
 from demo.jobs import Jobs
-from demo.project import Settings
+from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
 from media import InputError
 from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, square_box
@@ -153,8 +153,21 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
         time.sleep(0.01)
     assert job.state == "done", job.error
     results = session.folder / "results"
-    assert (results / "segmented.mp4").exists() and job.archive is not None
+    assert (results / "segmented.mp4").exists()
+    assert {p.name for p in job.files} == {"tracked.mp4", "segmented.mp4", "masks_and_tracks.zip"}
     assert len(list((results / "masks").glob("*.png"))) == COUNT
+
+
+@pytest.mark.parametrize("task", ["track", "segment", "remove"])
+def test_the_page_has_words_for_every_stage(task: Task, clip: Path, tmp_path: Path) -> None:
+    from demo.app import STAGES, STEPS
+
+    seen: dict[str, None] = {}
+    pipeline.run(
+        clip, tmp_path, [ObjectPrompt(1, "it", "#ff0000", box=square_box(0))],
+        Settings(do=task, device="cpu"), report=lambda stage, *_: seen.setdefault(stage),
+    )  # fmt: skip
+    assert list(seen) == list(STAGES)[: STEPS[task]]
 
 
 def test_two_sessions_share_the_models_and_nothing_else(
@@ -180,12 +193,13 @@ def test_old_projects_are_removed_and_used_ones_stay(tmp_path: Path, clip: Path)
     options = Options(root, keep_hours=2.0, settings=Settings(device="cpu"))
     first = Workspace(options)
     old, new = first.open(clip, "a.mp4"), first.open(clip, "b.mp4")
-    (root / "cache").mkdir()
-    for folder in (old.folder, root / "cache"):
+    (root / "other").mkdir()
+    (root / ("0" * 64)).mkdir()  # as Gradio names its uploads
+    for folder in (old.folder, root / "other", root / ("0" * 64)):
         os.utime(folder, (time.time() - 3 * 3600,) * 2)
     second = Workspace(options)  # a server that is started later
     assert not old.folder.exists() and new.folder.exists()
-    assert (root / "cache").exists(), "only projects are swept"
+    assert (root / "other").exists() and not (root / ("0" * 64)).exists()
     session = second.open(clip, "c.mp4")
     os.utime(session.folder, (time.time() - 3 * 3600,) * 2)
     assert second.find(session.id) is session  # looking at it makes it new
@@ -205,6 +219,8 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
 
     def run(source: Path, folder: Path, *rest: object, **options: object) -> pipeline.Result:
         go.wait(20)
+        folder.mkdir()
+        (folder / "run.json").write_text("{}")
         return pipeline.Result(folder, [], [], {})
 
     space = Workspace(Options(tmp_path / "work", settings=Settings(device="cpu")), Jobs(run))
