@@ -1,0 +1,266 @@
+"""What every segmenter has in common: prompts in, candidate masks out, and the registry by name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import checkpoints
+from checkpoints.store import sha256_of
+from media import InputError
+
+MASK_INPUT_SIZE = (256, 256)  # of the low-resolution logits, in and out
+
+
+def _floats(values: object, what: str, shape: tuple[int | None, ...], wanted: str) -> np.ndarray:
+    try:
+        array = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)
+    fits = array.ndim == len(shape) and all(
+        size in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
+    )
+    if not fits or not np.isfinite(array).all():
+        raise InputError(f"The {what} of a prompt must be {wanted}, all finite.")
+    return array
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Where the object is, in full-frame pixels; at least one of box, points and mask_logits.
+
+    Attributes:
+        box: Float (4,), x0 y0 x1 y1 with x1, y1 exclusive. It may reach over the edge of the frame
+            (a tracked box does) and is clipped to it.
+        points: Float (n, 2), x y, inside the frame.
+        labels: Int (n,), 1 for a point on the object, 0 for one beside it. Left out, all are 1.
+        mask_logits: Float (256, 256), `Candidate.logits` of an earlier answer about the same frame:
+            refines it.
+
+    Raises:
+        InputError: A part has the wrong shape, or there is nothing to go by.
+    """
+
+    box: np.ndarray | None = None
+    points: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    mask_logits: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        box, points, labels, mask_logits = self.box, self.points, self.labels, self.mask_logits
+        if labels is not None and points is None:
+            raise InputError("Labels were given without points; give one point for each label.")
+        if box is None and points is None and mask_logits is None:
+            raise InputError("A prompt needs a point, a box or a mask; this one has none of them.")
+        if box is not None:
+            box = _floats(box, "box", (4,), "four numbers x0 y0 x1 y1")
+            if box[2] <= box[0] or box[3] <= box[1]:
+                raise InputError(
+                    f"The box {_numbers(box)} has no area; "
+                    "give x0 y0 x1 y1 with x1 > x0 and y1 > y0."
+                )
+        if points is not None:
+            points = _floats(points, "points", (None, 2), "a list of x y pairs")
+            labels = np.ones(len(points)) if labels is None else np.asarray(labels)
+            if not len(points):
+                raise InputError("The list of points is empty; give at least one.")
+            if labels.shape != (len(points),) or not np.isin(labels, (0, 1)).all():
+                raise InputError(
+                    "Give each point one label: 1 on the object, 0 beside it "
+                    f"({len(points)} points, labels {labels.tolist()})."
+                )
+            labels = labels.astype(np.int32)
+        if mask_logits is not None:
+            mask_logits = _floats(
+                mask_logits, "mask logits", MASK_INPUT_SIZE, "the 256x256 logits of a candidate"
+            )
+        checked = {"box": box, "points": points, "labels": labels, "mask_logits": mask_logits}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def in_frame(self, size: tuple[int, int]) -> Prompt:
+        """Return the prompt for a frame of `size` (height, width), its box clipped to the frame.
+
+        Raises:
+            InputError: A point, or the whole box, lies outside the frame.
+        """
+        height, width = size
+        frame = f"the frame, which is {width} pixels wide and {height} high"
+        if self.points is not None:
+            outside = ((self.points < 0) | (self.points >= (width, height))).any(axis=1)
+            if outside.any():
+                point = _numbers(self.points[outside][0])
+                raise InputError(f"The point {point} lies outside {frame}.")
+        if self.box is None:
+            return self
+        box = np.clip(self.box, 0, np.array([width, height, width, height], np.float32))
+        if box[2] <= box[0] or box[3] <= box[1]:
+            raise InputError(f"The box {_numbers(self.box)} lies outside {frame}.")
+        return replace(self, box=box)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One answer to a prompt.
+
+    Attributes:
+        mask: Bool (h, w) at frame size, True on the object.
+        score: The model's own guess of the mask's IoU with the object, about [0, 1].
+        logits: Float32 (256, 256), > 0 on the object, in the model's padded square frame; hand them
+            back as `Prompt.mask_logits` to refine this answer.
+    """
+
+    mask: np.ndarray
+    score: float
+    logits: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A frame as the model sees it: everything `predict` needs to know about it.
+
+    Attributes:
+        features: Float (1, c, h', w') on the model's device.
+        size: (height, width) of the frame in pixels.
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a model runs, for the record of a run.
+
+    Attributes:
+        name: The segmenter's name.
+        path: The file, or None when a state dict was given.
+        sha256: Of that file, in hex.
+    """
+
+    name: str
+    path: Path | None = None
+    sha256: str | None = None
+
+
+class Segmenter(Protocol):
+    """Turns prompts about one frame into masks.
+
+    Stateless: everything about a frame is in its `Embedding`, so that several users may share one
+    instance, and a prompt on a frame already encoded costs only the small decoder.
+    """
+
+    weights: Weights
+
+    def encode(self, frame: np.ndarray) -> Embedding:
+        """Look at an RGB uint8 (h, w, 3) frame. The slow part, once per frame."""
+        ...
+
+    def predict(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        """Answer each prompt (one object each) with candidates, the best score first.
+
+        Raises:
+            InputError: A prompt lies outside the frame.
+        """
+        ...
+
+
+WeightsSource = str | Path | Mapping[str, Tensor] | None  # None: the checkpoint of that name
+Factory = Callable[[torch.device, WeightsSource], Segmenter]
+_FACTORIES: dict[str, Factory] = {}
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make a segmenter known by name. `factory(device, weights)` builds it."""
+    if name in _FACTORIES:
+        raise ValueError(f"a segmenter {name!r} is registered already")
+    _FACTORIES[name] = factory
+
+
+def load_weights(
+    network: nn.Module, name: str, weights: WeightsSource, *, unused: Sequence[str] = ()
+) -> Weights:
+    """Fill a network strictly: every key of the file is used once, and none is missing.
+
+    Args:
+        network: Untrained network with the official key names.
+        name: The segmenter's name, which is also that of its checkpoint.
+        weights: None for the checkpoint of that name, else a file or a state dict.
+        unused: Official keys that this network has no use for.
+
+    Raises:
+        checkpoints.CheckpointError: The file is missing, damaged, or made for another network.
+    """
+    if isinstance(weights, Mapping):
+        used, state = Weights(name), dict(weights)
+    else:
+        path = checkpoints.path(name) if weights is None else Path(weights)
+        state = checkpoints.load_state_dict(path)
+        used = Weights(name, path, sha256_of(path))
+    state = {key: value for key, value in state.items() if key not in unused}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        source = used.path or "The given state dict"
+        raise checkpoints.CheckpointError(
+            f"{source} does not hold weights of {name}: {str(error).splitlines()[1].strip()}"
+        ) from error
+    return used
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {device!r} is not available here; use auto, cpu, cuda, cuda:1 or mps."
+        ) from error
+    return torch.device(device)
+
+
+def _discover() -> None:
+    """Import every module of this package, so that each new file can register itself."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")
+
+
+def list_segmenters() -> list[str]:
+    """Return the names `build_segmenter` knows, sorted."""
+    _discover()
+    return sorted(_FACTORIES)
+
+
+def build_segmenter(name: str, *, device: str = "auto", weights: WeightsSource = None) -> Segmenter:
+    """Build a segmenter with its weights, ready to use.
+
+    Args:
+        name: One of `list_segmenters()`.
+        device: auto (the fastest there is), cpu, cuda, cuda:1 or mps.
+        weights: None for the checkpoint of that name, else a file or a state dict with the official
+            keys.
+
+    Raises:
+        InputError: There is no such segmenter, or no such device.
+        checkpoints.CheckpointError: The weights are missing, damaged, or made for another network.
+    """
+    names = list_segmenters()
+    if name not in names:
+        raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(names)}.")
+    return _FACTORIES[name](_resolve_device(device), weights)

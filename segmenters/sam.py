@@ -1,0 +1,144 @@
+"""Segment Anything (https://arxiv.org/abs/2304.02643) through Meta's `segment-anything` package.
+
+Any image encoder that yields (1, 256, 64, 64) features fits; `mobile_sam` differs in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+
+from media import InputError
+from segmenters.base import (
+    Candidate,
+    Embedding,
+    Prompt,
+    Weights,
+    WeightsSource,
+    load_weights,
+    register,
+)
+
+
+class SamSegmenter:
+    """Any SAM network as a `Segmenter`.
+
+    The numbers are those of `segment_anything.SamPredictor` with `multimask_output=True`, for every
+    kind of prompt: three candidates (about whole, part and sub-part), the best score first. The
+    fourth mask of the decoder, meant for unambiguous prompts, is left out as it is there.
+
+    Args:
+        network: A `Sam` with its weights; moved to `device` and switched to evaluation.
+        weights: What `network` was loaded from.
+        device: Where to run.
+    """
+
+    def __init__(self, network: Sam, weights: Weights, device: torch.device) -> None:
+        self.network = network.to(device).eval()
+        self.weights = weights
+        self._device = device
+        self._resize = ResizeLongestSide(network.image_encoder.img_size)
+
+    @torch.inference_mode()
+    def encode(self, frame: np.ndarray) -> Embedding:
+        """Encode an RGB uint8 (h, w, 3) frame; one to two orders slower than `predict`.
+
+        Raises:
+            InputError: `frame` is something else.
+        """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise InputError(
+                f"A frame must be RGB uint8 (h, w, 3), not {frame.dtype} {frame.shape}."
+            )
+        resized = self._resize.apply_image(frame)
+        image = torch.as_tensor(resized, device=self._device).permute(2, 0, 1)[None]
+        features = self.network.image_encoder(self.network.preprocess(image))
+        return Embedding(features, frame.shape[:2])
+
+    @torch.inference_mode()
+    def predict(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        """Answer each prompt with three candidates, the best score first.
+
+        Prompts of the same make-up share one call of the decoder. Others are not padded to fit (as
+        label -1 would allow): the decoder attends to padding, so that an answer would depend on
+        what else was asked.
+
+        Raises:
+            InputError: A prompt lies outside the frame.
+        """
+        groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+        prompts = [prompt.in_frame(embedding.size) for prompt in prompts]
+        for index, prompt in enumerate(prompts):
+            parts = (prompt.box, prompt.points, prompt.mask_logits)
+            groups[tuple(part is not None and part.shape for part in parts)].append(index)
+        answers: list[list[Candidate]] = [[] for _ in prompts]
+        for indices in groups.values():
+            batch = self._decode(embedding, [prompts[index] for index in indices])
+            for index, logits, scores in zip(indices, *batch, strict=True):
+                answers[index] = self._candidates(logits, scores, embedding.size)
+        return answers
+
+    def _decode(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """Return logits (n, 3, 256, 256) and predicted IoU (n, 3) of n prompts of one make-up."""
+
+        def stack(parts: list[np.ndarray | None]) -> Tensor | None:
+            given = [part for part in parts if part is not None]
+            return torch.as_tensor(np.stack(given), device=self._device) if given else None
+
+        def to_model(parts: list[np.ndarray | None]) -> list[np.ndarray | None]:
+            return [
+                None
+                if part is None
+                else self._resize.apply_coords(part.reshape(-1, 2), embedding.size)
+                .astype(np.float32)
+                .reshape(part.shape)
+                for part in parts
+            ]
+
+        points = stack(to_model([prompt.points for prompt in prompts]))
+        labels = stack([prompt.labels for prompt in prompts])
+        boxes = stack(to_model([prompt.box for prompt in prompts]))
+        masks = stack([prompt.mask_logits for prompt in prompts])
+        sparse, dense = self.network.prompt_encoder(
+            points=None if points is None else (points, labels),
+            boxes=boxes,
+            masks=None if masks is None else masks[:, None],
+        )
+        return self.network.mask_decoder(
+            image_embeddings=embedding.features,
+            image_pe=self.network.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+        )
+
+    def _candidates(self, logits: Tensor, scores: Tensor, size: tuple[int, int]) -> list[Candidate]:
+        """Bring logits (3, 256, 256) of one prompt to frame size. One at a time bounds memory."""
+        resized = self._resize.get_preprocess_shape(*size, self._resize.target_length)
+        at_frame_size = self.network.postprocess_masks(logits[None], resized, size)[0]
+        masks = (at_frame_size > self.network.mask_threshold).cpu().numpy()
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return [
+            Candidate(masks[index], float(scores[index]), logits[index].cpu().numpy())
+            for index in order
+        ]
+
+
+def _build(
+    name: str, network: Callable[[], Sam], device: torch.device, weights: WeightsSource
+) -> SamSegmenter:
+    sam = network()
+    return SamSegmenter(sam, load_weights(sam, name, weights), device)
+
+
+register("sam_vit_b", partial(_build, "sam_vit_b", build_sam_vit_b))
+register("sam_vit_l", partial(_build, "sam_vit_l", build_sam_vit_l))
+register("sam_vit_h", partial(_build, "sam_vit_h", build_sam_vit_h))
