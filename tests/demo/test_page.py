@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import io
 import os
@@ -468,7 +467,7 @@ def test_a_file_over_the_limit_is_refused(url: str, megabytes: int, code: int) -
 @pytest.mark.parametrize("path", ["http://example.com/a.mp4", "HTTPS://example.com/a.mp4"])
 def test_a_url_in_place_of_a_file_is_not_fetched(path: str) -> None:
     with pytest.raises(gr.Error, match="your own computer"):
-        asyncio.run(Upload().async_move_resource_to_block_cache(path))
+        Upload().async_move_resource_to_block_cache(path).send(None)
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
