@@ -177,7 +177,7 @@ def build_index(
         durations,
         is_shown,
         is_key,
-        end=_end_of_stream(container, stream),
+        exact_durations=_is_mp4(container),
         counted=counted,
         promised=promised if promised > seen - (not last_is_whole) else 0,
     )
@@ -185,15 +185,11 @@ def build_index(
 
 def _promised_frames(container: InputContainer, stream: VideoStream) -> int:
     # The index of an mp4 knows its edit list; the frame count beside it does not.
-    if container.format.name.startswith("mov"):
-        return len(stream.index_entries)
-    return stream.frames
+    return len(stream.index_entries) if _is_mp4(container) else stream.frames
 
 
-def _end_of_stream(container: InputContainer, stream: VideoStream) -> int | None:
-    if not container.format.name.startswith("mov") or not stream.duration:
-        return None
-    return (stream.start_time or 0) + stream.duration
+def _is_mp4(container: InputContainer) -> bool:
+    return container.format.name.startswith("mov")
 
 
 def _arrange(
@@ -203,7 +199,7 @@ def _arrange(
     shown: np.ndarray,
     is_key: np.ndarray,
     *,
-    end: int | None,
+    exact_durations: bool,
     counted: bool,
     promised: int,
 ) -> FrameIndex:
@@ -225,7 +221,7 @@ def _arrange(
     count = np.arange(len(frame_pts))
     return FrameIndex(
         pts=frame_pts,
-        durations=_durations(frame_pts, packet_durations[place[-1]], end),
+        durations=_durations(frame_pts, int(packet_durations[place[-1]]), exact_durations),
         group=np.minimum(np.searchsorted(frame_pts, key_pts[key]), count),
         key=key,
         key_pts=key_pts,
@@ -235,13 +231,10 @@ def _arrange(
     )
 
 
-def _durations(pts: np.ndarray, last_duration: int, end: int | None) -> np.ndarray:
+def _durations(pts: np.ndarray, last: int, exact: bool) -> np.ndarray:
+    """Until the next frame; the last one's own, unless it comes from a nonsensical frame rate."""
     steps = np.diff(pts)
-    usual = int(np.median(steps)) if len(steps) else max(int(last_duration), 1)
-    if end is not None and 0 < end - pts[-1] <= 10 * usual:
-        # In an mp4 with B-frames a packet's duration is that of decoding, not of showing.
-        last = end - int(pts[-1])
-    else:
-        # Elsewhere it comes from the frame rate in the header, which may be nonsense.
-        last = int(last_duration) if usual / 2 <= last_duration <= usual * 2 else usual
+    usual = int(np.median(steps)) if len(steps) else max(last, 1)
+    if last <= 0 or not (exact or usual / 2 <= last <= usual * 2):
+        last = usual
     return np.append(steps, last).astype(np.int64)

@@ -124,6 +124,25 @@ def _cut(source: Path, target: Path, *, first_shown: int) -> Path:
     return target
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_frame_depends_on_a_later_key_frame(kind: str, make: Any) -> None:
+    """The first frames after a key frame in the file may be shown, and need others, before it."""
+    with open_video(make(kind)) as video:
+        index = video._source.index  # type: ignore[attr-defined]
+        assert (index.key_pts[index.key] <= index.pts).all()
+        assert (index.group <= np.arange(COUNT)).all() and (np.diff(index.group) >= 0).all()
+        if "open_gop" in kind or kind == "cfr.mp4":
+            assert len(set(index.group)) >= 3
+
+
+@pytest.mark.parametrize("ticks", [3000, 30_000, 10**9])
+def test_seeks_that_land_too_far(ticks: int, make: Any, clips: Any) -> None:
+    with open_video(make("cfr.mp4")) as video:
+        video._source.index.key_seek[:] += ticks  # type: ignore[attr-defined]
+        order = random.Random(0).sample(range(COUNT), COUNT)
+        assert clips.numbers(video[k] for k in order) == order
+
+
 def test_sequential_access_needs_no_seek(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seeks: list[int] = []
     seek = ExactDecoder._seek
@@ -352,6 +371,24 @@ def test_damaged_packets_keep_the_numbering(clips: Any, tmp_path: Path) -> None:
         assert clips.numbers(video.frames(backwards=True)) == expected[::-1]
 
 
+def test_damaged_key_frame(make: Any, clips: Any, tmp_path: Path) -> None:
+    """Frames that need it are lost; the frame before, of the group before, is not."""
+    data = bytearray(make("open_gop.mp4").read_bytes())
+    with av.open(str(make("open_gop.mp4"))) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    place = [k for k, p in enumerate(packets) if p.is_keyframe][2]
+    packet = packets[place]
+    data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(data)
+    with open_video(damaged) as video:
+        key = int(np.searchsorted(video.pts, packet.pts))
+        numbers = clips.numbers(video.frames(0, key))
+        assert numbers[: key - 4] == list(range(key - 4))
+        assert clips.number(video[key]) == clips.number(video[key - 1]) == numbers[-1]
+        assert key in video.damaged
+
+
 def test_damaged_first_frame(clips: Any, tmp_path: Path) -> None:
     clip = clips.write(tmp_path / "intra.mp4", 10, codec="mpeg4", options={"g": "1"})
     data = bytearray(clip.read_bytes())
@@ -399,7 +436,10 @@ def test_files_that_are_no_videos(clips: Any, tmp_path: Path) -> None:
         "text.mp4": b"This is no video.\n" * 100,
         "noise.mp4": np.random.default_rng(0).bytes(50_000),
         "no_index.mp4": whole[: len(whole) // 2],  # the index (moov) stands at the end
+        "subtitles.mp4": b"1\n00:00:01,000 --> 00:00:02,000\nA kind that is not accepted.\n",
     }
+    raw = clips.write(tmp_path / "raw.h264", 5)  # no time stamps at all
+    contents["raw.mp4"] = raw.read_bytes()
     for name, content in contents.items():
         path = tmp_path / name
         path.write_bytes(content)

@@ -125,6 +125,8 @@ def test_sound_that_starts_later_than_the_picture(codec: str, clips: Any, tmp_pa
     )
     copy(source, tmp_path / "out.mp4")
     assert onsets(tmp_path / "out.mp4") == pytest.approx([0.4, 1.4, 2.4], abs=0.03)
+    if codec == "pcm_s16le":
+        assert loudness(tmp_path / "out.mp4")[0] == 0, "silence is filled in"
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
@@ -150,6 +152,9 @@ def test_trim(kind: str, clips: Any, tmp_path: Path) -> None:
     assert gap == pytest.approx(0.25, abs=0.04), "the tone stops half a second after 1.0"
     assert loud[loud > gap + 0.1][0] == pytest.approx(0.75, abs=0.04)
     assert offset + 0.01 * len(levels) == pytest.approx(picture_seconds, abs=0.06)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        kept = [p.duration * p.time_base for p in container.demux(audio=0) if p.size]
+    assert float(sum(kept)) == pytest.approx(picture_seconds, abs=0.06), "the rest is not hidden"
 
 
 def test_without_sound(clips: Any, tmp_path: Path) -> None:
