@@ -82,32 +82,36 @@ class Shot:
 
 @dataclass
 class Step:
-    """The motion between frame i and frame i + 1, known on a region round both holes."""
+    """The motion between frame i and frame i + 1, known on a region round both holes.
+
+    Each way it is float32 (2, h, w, 2), x y, in full-frame pixels: the motion of what is seen (in
+    the hole, of the background), and the motion of the background alone.
+    """
 
     region: Region
-    forward: np.ndarray  # float32 (h, w, 2): i to i + 1, x y, in full-frame pixels
-    backward: np.ndarray  # float32 (h, w, 2): i + 1 to i
+    forward: np.ndarray  # i to i + 1
+    backward: np.ndarray  # i + 1 to i
 
     @property
     def cell(self) -> float:
         """Full-frame pixels per pixel of the flow."""
-        return (self.region[3] - self.region[1]) / self.forward.shape[1]
+        return (self.region[3] - self.region[1]) / self.forward.shape[2]
 
     def move(self, points: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray]:
-        """Follow points to the neighbouring frame.
+        """Follow points of the background to the neighbouring frame.
 
         Args:
             points: float32 (n, 2), full-frame x y, in frame i (direction 1) or i + 1 (-1).
             direction: 1 or -1.
 
         Returns:
-            The points in the other frame, and by how many full-frame pixels the way back misses
-            the start, float32 (n,).
+            The points in the other frame, and by how many full-frame pixels the way back of what
+            is seen there misses the start, float32 (n,).
         """
         there, back = (self.forward, self.backward)[::direction]
-        shift = self._look_up(there, points)
+        shift = self._look_up(there[1], points)
         ends = points + shift
-        return ends, np.linalg.norm(shift + self._look_up(back, ends), axis=1)
+        return ends, np.linalg.norm(shift + self._look_up(back[0], ends), axis=1)
 
     def _look_up(self, flow: np.ndarray, points: np.ndarray) -> np.ndarray:
         y0, x0, y1, x1 = self.region

@@ -27,8 +27,8 @@ def test_a_shot_keeps_its_coordinates_when_cut() -> None:
 
 
 def test_a_step_moves_there_and_back() -> None:
-    forward = np.full((10, 20, 2), (3, -1), np.float32)
-    backward = np.full((10, 20, 2), (-3, 2), np.float32)
+    forward = np.full((2, 10, 20, 2), (3, -1), np.float32)
+    backward = np.full((2, 10, 20, 2), (-3, 2), np.float32)
     step = Step((100, 200, 120, 240), forward, backward)
     assert step.cell == 2
     points = np.array([[210.25, 110.5]], np.float32)
