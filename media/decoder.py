@@ -84,7 +84,7 @@ class ExactDecoder:
                 other.discard = Discard.all
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.options = {"max_pixels": str(2 * self._budget.max_frame_pixels)}
-        self._start(read_packets(self._container, self._stream), None)
+        self._start(read_packets(self._container, self._stream))
 
     def _seek(self, key: int) -> None:
         """Go to a key frame, or to one before it, or to the beginning."""
@@ -96,20 +96,18 @@ class ExactDecoder:
             packets = read_packets(self._container, self._stream)
             first = next((p for p in packets if p.is_keyframe and p.pts is not None), None)
             if first is not None and first.pts <= self._index.key_pts[attempt]:
-                self._start(chain([first], packets), first.pts)
+                self._start(chain([first], packets))
                 return
         self.close()
         self._open()
 
-    def _start(self, packets: Iterator[av.Packet], first_pts: int | None) -> None:
-        self._decoded = self._decode(packets, first_pts)
+    def _start(self, packets: Iterator[av.Packet]) -> None:
+        self._decoded = self._decode(packets)
         self._current = self._ahead = None
         self._next = 0
 
-    def _decode(
-        self, packets: Iterator[av.Packet], first_pts: int | None
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their numbers, from the key frame on."""
+    def _decode(self, packets: Iterator[av.Packet]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their numbers."""
         pts, count = self._index.pts, 0
         for packet in packets:
             try:
@@ -120,8 +118,8 @@ class ExactDecoder:
                 if self._index.counted:
                     position, known = count, count < len(pts)
                     count += 1
-                elif frame.pts is None or (first_pts is not None and frame.pts < first_pts):
-                    continue  # shown before the key frame: cannot be decoded from here
+                elif frame.pts is None:
+                    continue
                 else:
                     position = int(np.searchsorted(pts, frame.pts))
                     known = position < len(pts) and pts[position] == frame.pts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,18 @@ def test_damaged_sound_is_skipped(clips: Any, tmp_path: Path) -> None:
     assert float(last) == pytest.approx(2.5, abs=0.05), "the gap is not closed up"
     with open_video(tmp_path / "out.mp4") as video:
         assert clips.numbers(video.frames()) == list(range(60))
+
+
+def test_sound_out_of_order(clips: Any, tmp_path: Path) -> None:
+    """A packet whose time stamp lies before its predecessor's; mp4 cannot say that."""
+    source = clips.write(tmp_path / "in.mkv", 60, time_base=MILLI, sound={})
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        packet = [p for p in container.demux(audio=0) if p.size][30]
+    # A block: track number (one byte), time in its cluster (two bytes), flags, the packet.
+    (time,) = struct.unpack_from(">h", data, packet.pos + 1)
+    struct.pack_into(">h", data, packet.pos + 1, time - 60)
+    source.write_bytes(data)
+    assert copy(source, tmp_path / "out.mp4") == ["Damaged parts of the sound are left out."]
+    expected = packets(source)
+    assert packets(tmp_path / "out.mp4") == [*expected[:30], *expected[31:]]
