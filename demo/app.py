@@ -1,7 +1,7 @@
 """The page: its layout, and which button does what.
 
-What a person did so far is kept in `sessions.py`, what runs in the background in `jobs.py`; the
-picture one clicks on is `static/picture.html` and `.js`.
+What a person did so far is kept in `sessions.py`, what runs in the background in `jobs.py`, what
+the page says stands in `wording.py`; the picture one clicks on is `static/picture.html` and `.js`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import html
 import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -20,109 +19,26 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 import checkpoints
 from demo import sample
+from demo.guards import NoFetching, Upload
 from demo.jobs import ARCHIVE, Job
 from demo.project import Task
 from demo.sessions import Options, Session, Workspace
+from demo.wording import (
+    PLAYERS,
+    TASKS,
+    describe_job,
+    describe_limits,
+    describe_models,
+    describe_video,
+)
 from media import InputError
 
 SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
 STATIC = Path(__file__).with_name("static")
 SWEEP_SECONDS = 600.0
-
-TASKS: list[tuple[str, Task]] = [
-    ("Follow it: a box in every frame", "track"),
-    ("Cut it out: a mask in every frame", "segment"),
-    ("Paint it away", "remove"),
-]
-STEPS: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
-# The pipeline's stages as the user reads them, in order; a task takes the first so many of them.
-STAGES = {
-    "follow": "Following the object",
-    "draw boxes": "Drawing the boxes",
-    "cut out": "Cutting it out",
-    "draw masks": "Drawing the masks",
-    "paint away": "Painting it away",
-}
-PLAYERS = {"tracked": "Followed", "segmented": "Cut out", "removed": "Painted away"}
-
-
-# ------------------------------------------------------------------------------------------- texts
-
-
-def describe_video(session: Session) -> str:
-    info = session.info
-    height, width = info.size
-    facts = [
-        f"{width}x{height}",
-        f"{session.frame_count} frame{'s' if session.frame_count != 1 else ''}",
-        f"{float(info.fps):.4g} fps",
-        f"{info.duration:.1f} s",
-        "with sound" if info.has_audio else "no sound",
-    ]
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in info.notes)
-    return f"<p><b>{html.escape(session.name)}</b></p><p>{', '.join(facts)}</p>{notes}"
-
-
-def describe_limits(options: Options) -> str:
-    budget = options.budget
-    return (
-        f"Up to {options.max_upload_mb / 1024:.3g} GB, {budget.max_seconds / 60:.0f} minutes, "
-        f"{budget.max_frame_pixels / 1e6:.1f} megapixels a frame."
-    )
-
-
-def describe_time(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
-    return f"about {round(seconds / 60)} min left"
-
-
-def describe_job(job: Job | None, ahead: int) -> str:
-    """The state of a run, as HTML."""
-    if job is None:
-        return ""
-    if job.state == "waiting" and ahead:
-        jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
-        return f"<p role='status'>Waiting: {jobs} before yours.</p>"
-    if job.active:
-        if job.stop.is_set():
-            return "<p role='status'>Stopping after this frame.</p>"
-        p = job.progress
-        if not p.stage:
-            return "<p role='status'>Loading the models.</p>"
-        step = list(STAGES).index(p.stage) + 1
-        numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
-        if p.seconds_left:
-            numbers.append(describe_time(p.seconds_left))
-        share = 100 * p.done / max(p.total, 1)
-        return (
-            f"<p role='status'>Step {step} of {STEPS[job.task]}: <b>{STAGES[p.stage]}</b></p>"
-            f"<div class='bar' role='progressbar' aria-label='{p.stage}' "
-            f"aria-valuenow='{share:.0f}'><i style='width: {share:.1f}%'></i></div>"
-            f"<p>{', '.join(numbers)}</p>"
-        )
-    if job.state == "cancelled":
-        return "<p role='status'>Stopped. Finished steps are kept; Run goes on from there.</p>"
-    if job.state == "failed":
-        return f"<p role='alert' class='failed'>{html.escape(job.error)}</p>"
-    result = job.result
-    assert result is not None
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in result.notes)
-    return f"<p role='status'><b>Done.</b> The results are below.</p>{notes}"
-
-
-def describe_models(rows: list[tuple[str, str, str]]) -> str:
-    cells = "".join(
-        f"<li>{role} with <b>{html.escape(name)}</b> <span>{html.escape(weights)}</span></li>"
-        for role, name, weights in rows
-    )
-    return f"<p>In use on this computer:</p><ul>{cells}</ul>"
-
 
 # -------------------------------------------------------------------------------------------- page
 
@@ -141,36 +57,6 @@ def told(handler: Callable[..., Updates]) -> Callable[..., Any]:
             return gr.skip()
 
     return wrapped
-
-
-class Upload(gr.File):
-    """A file from the browser; without this, Gradio would also fetch a URL sent in its place."""
-
-    is_template = True  # looks like gr.File
-
-    async def async_move_resource_to_block_cache(
-        self, url_or_file_path: str | Path | None
-    ) -> str | None:
-        refuse_url(str(url_or_file_path))
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
-def refuse_url(path: str) -> None:
-    if path.lower().startswith(("http:", "https:")):
-        raise gr.Error("Only a file from your own computer is taken.", print_exception=False)
-
-
-class NoFetching:
-    """ASGI middleware: Gradio's file route would fetch any public URL for whoever asks."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if re.search(r"/(file|proxy)=https?:", scope.get("path", ""), re.IGNORECASE):
-            await PlainTextResponse("Not served.", 403)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
 
 
 def heading(number: int, text: str) -> None:
@@ -446,17 +332,24 @@ class Page:
             with suppress(InputError, checkpoints.CheckpointError):
                 session.prepare()
 
+    def _marked(self, session: Session, act: Callable[[], None]) -> Updates:
+        try:
+            act()
+        except (InputError, checkpoints.CheckpointError) as error:
+            gr.Warning(html.escape(str(error)))
+        return self._shown(session)  # in any case, or the mark of the click would stay
+
     @told
     def on_point(self, session_id: str, label: int, event: gr.EventData) -> Updates:
         session = self._session(session_id)
-        session.point(event.frame, event.x, event.y, 0 if event.background else label)
-        return self._shown(session)
+        label = 0 if event.background else label
+        return self._marked(session, lambda: session.point(event.frame, event.x, event.y, label))
 
     @told
     def on_draw(self, session_id: str, event: gr.EventData) -> Updates:
         session = self._session(session_id)
-        session.draw_box(event.frame, event.x0, event.y0, event.x1, event.y1)
-        return self._shown(session)
+        corners = event.x0, event.y0, event.x1, event.y1
+        return self._marked(session, lambda: session.draw_box(event.frame, *corners))
 
     @told
     def on_undo(self, session_id: str) -> Updates:

@@ -193,6 +193,11 @@ class Session:
     def _step(self, pointed: Pointed) -> None:
         self._prompt(pointed).check(self.info.size, self.frame_count)
         self._steps.append(pointed)
+        try:
+            self.find()
+        except BaseException:
+            self._steps.pop()
+            raise
         self.seek(pointed.frame)
 
     # ---------------------------------------------------------------------------- what comes of it

@@ -27,7 +27,8 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from demo.app import Upload, launch
+from demo.app import launch
+from demo.guards import Upload
 from demo.sample import add_tone
 from demo.sessions import Options
 from media import InputError
@@ -268,6 +269,9 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
 
     show_frame(page, 4)
     x, y = ball_at(4)
+    click(page, 5, 5, button="right")
+    expect(page.get_by_test_id("toast-body").last).to_contain_text("Click on the object first")
+    expect(page.locator("#picture i.pending")).to_have_count(0)
     click(page, x, y)
     mask = page.locator("#picture img.mask")
     expect(mask).to_be_visible()
@@ -349,6 +353,10 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
         assert filename.endswith(".zip") and {"tracks.csv", "tracks.json", "run.json"} <= set(names)
         assert sum(name.startswith("masks/") for name in names) == SHORT
     expect(page.locator("#models")).to_contain_text("mobile_sam")
+
+    page.reload()  # what is done is still there
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    assert video_facts(page, "#segmented_video video")["width"] == WIDTH
 
 
 def test_a_bad_upload_gets_a_sentence_and_the_next_one_works(

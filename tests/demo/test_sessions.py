@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from checkpoints import CheckpointError
 from demo import pipeline
 from demo.jobs import Jobs
 from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
+from demo.wording import STAGES, STEPS
 from media import InputError
 from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, square_box
 
@@ -125,6 +127,21 @@ def test_a_box_is_kept_as_it_was_drawn_from_any_corner(session: Session) -> None
     assert session.view()["box"] == [20, 10, 60, 70]
 
 
+def test_a_click_that_fails_leaves_nothing_behind(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.point(0, *middle(0), 1)
+    before = session.pointed
+
+    def fail(self: object, frame: object) -> None:
+        raise CheckpointError("mobile_sam is missing")
+
+    monkeypatch.setattr(ColourSegmenter, "encode", fail)
+    with pytest.raises(CheckpointError):
+        session.point(3, *middle(3), 1)
+    assert session.pointed == before and session.view()["index"] == 0
+
+
 def test_mistakes_are_sentences(session: Session, workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Click on the object first"):
         session.point(0, 5, 5, 0)
@@ -160,8 +177,6 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
 
 @pytest.mark.parametrize("task", ["track", "segment", "remove"])
 def test_the_page_has_words_for_every_stage(task: Task, clip: Path, tmp_path: Path) -> None:
-    from demo.app import STAGES, STEPS
-
     seen: dict[str, None] = {}
     pipeline.run(
         clip, tmp_path, [ObjectPrompt(1, "it", "#ff0000", box=square_box(0))],

@@ -1,0 +1,95 @@
+"""What the page says: tasks, stages, and the state of things in words. HTML, no gradio."""
+
+from __future__ import annotations
+
+import html
+
+from demo.jobs import Job
+from demo.project import Task
+from demo.sessions import Options, Session
+
+TASKS: list[tuple[str, Task]] = [
+    ("Follow it: a box in every frame", "track"),
+    ("Cut it out: a mask in every frame", "segment"),
+    ("Paint it away", "remove"),
+]
+STEPS: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
+# The pipeline's stages as the user reads them, in order; a task takes the first so many of them.
+STAGES = {
+    "follow": "Following the object",
+    "draw boxes": "Drawing the boxes",
+    "cut out": "Cutting it out",
+    "draw masks": "Drawing the masks",
+    "paint away": "Painting it away",
+}
+PLAYERS = {"tracked": "Followed", "segmented": "Cut out", "removed": "Painted away"}
+
+
+def describe_video(session: Session) -> str:
+    info = session.info
+    height, width = info.size
+    facts = [
+        f"{width}x{height}",
+        f"{session.frame_count} frame{'s' if session.frame_count != 1 else ''}",
+        f"{float(info.fps):.4g} fps",
+        f"{info.duration:.1f} s",
+        "with sound" if info.has_audio else "no sound",
+    ]
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in info.notes)
+    return f"<p><b>{html.escape(session.name)}</b></p><p>{', '.join(facts)}</p>{notes}"
+
+
+def describe_limits(options: Options) -> str:
+    budget = options.budget
+    return (
+        f"Up to {options.max_upload_mb / 1024:.3g} GB, {budget.max_seconds / 60:.0f} minutes, "
+        f"{budget.max_frame_pixels / 1e6:.1f} megapixels a frame."
+    )
+
+
+def describe_time(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    return f"about {round(seconds / 60)} min left"
+
+
+def describe_job(job: Job | None, ahead: int) -> str:
+    """The state of a run, as HTML."""
+    if job is None:
+        return ""
+    if job.state == "waiting" and ahead:
+        jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
+        return f"<p role='status'>Waiting: {jobs} before yours.</p>"
+    if job.active:
+        if job.stop.is_set():
+            return "<p role='status'>Stopping after this frame.</p>"
+        p = job.progress
+        if not p.stage:
+            return "<p role='status'>Loading the models.</p>"
+        step = list(STAGES).index(p.stage) + 1
+        numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
+        if p.seconds_left:
+            numbers.append(describe_time(p.seconds_left))
+        share = 100 * p.done / max(p.total, 1)
+        return (
+            f"<p role='status'>Step {step} of {STEPS[job.task]}: <b>{STAGES[p.stage]}</b></p>"
+            f"<div class='bar' role='progressbar' aria-label='{p.stage}' "
+            f"aria-valuenow='{share:.0f}'><i style='width: {share:.1f}%'></i></div>"
+            f"<p>{', '.join(numbers)}</p>"
+        )
+    if job.state == "cancelled":
+        return "<p role='status'>Stopped. Finished steps are kept; Run goes on from there.</p>"
+    if job.state == "failed":
+        return f"<p role='alert' class='failed'>{html.escape(job.error)}</p>"
+    result = job.result
+    assert result is not None
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in result.notes)
+    return f"<p role='status'><b>Done.</b> The results are below.</p>{notes}"
+
+
+def describe_models(rows: list[tuple[str, str, str]]) -> str:
+    cells = "".join(
+        f"<li>{role} with <b>{html.escape(name)}</b> <span>{html.escape(weights)}</span></li>"
+        for role, name, weights in rows
+    )
+    return f"<p>In use on this computer:</p><ul>{cells}</ul>"
