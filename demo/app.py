@@ -22,7 +22,7 @@ from starlette.middleware import Middleware
 
 import checkpoints
 from demo import sample
-from demo.guards import NoFetching, Upload
+from demo.guards import NoFetching, files_only
 from demo.jobs import ARCHIVE, Job
 from demo.project import Task
 from demo.sessions import Options, Session, Workspace
@@ -96,9 +96,10 @@ class Page:
         with gr.Row(elem_id="work"):
             with gr.Column(elem_id="load"):
                 heading(1, "Choose a video")
-                self.upload = Upload(
+                upload = gr.File(
                     file_types=["video", ".gif"], show_label=False, height=124, elem_id="upload"
                 )
+                self.upload = files_only(upload)
                 with gr.Row(elem_id="samples"):
                     self.samples = {
                         name: gr.Button(label, size="sm", elem_id=name)

@@ -11,17 +11,20 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Upload(gr.File):
-    """A file component that takes files from the browser and no URL."""
+def files_only(upload: gr.File) -> gr.File:
+    """Make a file component take files from the browser and no URL.
 
-    is_template = True  # looks like gr.File
+    Not a subclass: Gradio writes a .pyi file beside the source of every new component class.
+    """
+    take = upload.async_move_resource_to_block_cache
 
-    async def async_move_resource_to_block_cache(
-        self, url_or_file_path: str | Path | None
-    ) -> str | None:
+    async def take_file(url_or_file_path: str | Path | None) -> str | None:
         if re.match(r"https?:", str(url_or_file_path), re.IGNORECASE):
             raise gr.Error("Only a file from your own computer is taken.", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await take(url_or_file_path)
+
+    upload.async_move_resource_to_block_cache = take_file  # type: ignore[method-assign]
+    return upload
 
 
 class NoFetching:

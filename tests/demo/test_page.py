@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 
 from demo.app import launch
-from demo.guards import Upload
+from demo.guards import files_only
 from demo.sample import add_tone
 from demo.sessions import Options
 from media import InputError
@@ -474,8 +474,8 @@ def test_a_file_over_the_limit_is_refused(url: str, megabytes: int, code: int) -
 
 @pytest.mark.parametrize("path", ["http://example.com/a.mp4", "HTTPS://example.com/a.mp4"])
 def test_a_url_in_place_of_a_file_is_not_fetched(path: str) -> None:
-    with pytest.raises(gr.Error, match="your own computer"):
-        Upload().async_move_resource_to_block_cache(path).send(None)
+    with pytest.raises(gr.Error, match="your own computer"):  # before anything is awaited
+        files_only(gr.File()).async_move_resource_to_block_cache(path).send(None)
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
