@@ -457,7 +457,9 @@ class _Run:
         for prompt in self.objects:
             if prompt.mask is not None:
                 self.given[prompt.id] = load_mask(prompt.mask, size=self.reader.info.size)
-        union, single = self.project.union_masks(), self.project.object_masks(self.objects)
+        size = self.reader.info.size
+        union = self.project.union_masks(size)
+        single = self.project.object_masks(self.objects, size)
         masks_by_frame = cut_out(
             self.reader, tracks, self.objects, self.given, self.span, segmenter
         )
@@ -471,7 +473,8 @@ class _Run:
             self.tick("cut out", done, len(self.span))
 
     def _draw(self, tracks: Tracks, name: str) -> None:
-        folders = self.project.object_masks(self.objects) if name == "segmented.mp4" else None
+        size = self.reader.info.size
+        folders = self.project.object_masks(self.objects, size) if name == "segmented.mp4" else None
 
         def drawn() -> Iterator[tuple[int, Frame]]:
             frames = self.reader.frames(self.span.start, self.span.stop)
@@ -484,7 +487,9 @@ class _Run:
     def _repaint(self) -> None:
         inpainter = self.models.inpainter()
         self._weights_of("inpainter", inpainter)
-        frames = repaint(self.reader, self.project.union_masks(), self.span, inpainter)
+        frames = repaint(
+            self.reader, self.project.union_masks(self.reader.info.size), self.span, inpainter
+        )
         self._write("removed.mp4", frames, "paint away")
         self.notes += inpainter.notes
 

@@ -235,15 +235,18 @@ class Project:
         self._state["stages"][stage] = {"fingerprint": print_, **record}
         write_json(self.folder / STATE_FILE, self._state)
 
-    def union_masks(self) -> MaskFolder:
-        """Masks of all objects together, `masks/00000.png`."""
-        return MaskFolder(self.folder / "masks")
+    def union_masks(self, size: tuple[int, int]) -> MaskFolder:
+        """Masks of all objects together, `masks/00000.png`; `size` is (height, width)."""
+        return MaskFolder(self.folder / "masks", size=size)
 
-    def object_masks(self, objects: Sequence[ObjectPrompt]) -> dict[int, MaskFolder]:
+    def object_masks(
+        self, objects: Sequence[ObjectPrompt], size: tuple[int, int]
+    ) -> dict[int, MaskFolder]:
         """One mask folder per object; a single object's is the union itself."""
         if len(objects) == 1:
-            return {objects[0].id: self.union_masks()}
-        return {o.id: MaskFolder(self.folder / "masks" / f"object_{o.id}") for o in objects}
+            return {objects[0].id: self.union_masks(size)}
+        folder = self.folder / "masks"
+        return {o.id: MaskFolder(folder / f"object_{o.id}", size=size) for o in objects}
 
 
 def object_color(object_id: int) -> str:

@@ -13,9 +13,9 @@ import checkpoints
 from demo.project import ObjectPrompt, Settings, object_color
 
 # One shot of the clip; the others are cut before and after it.
-SHOT = Settings(do="remove", start=187, end=212, trim=True)
+SHOT = Settings(do="remove", start=30, end=45, trim=True)
 PROMPT = ObjectPrompt(
-    id=1, name="walker", color=object_color(1), frame=187, points=((150.0, 90.0, 1),)
+    id=1, name="cyclist", color=object_color(1), frame=36, points=((330.0, 130.0, 1),)
 )
 
 

@@ -161,7 +161,8 @@ def test_interrupted_run_leaves_nothing_half_written(
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.time() + 90
-    while not (out / "tracked.mp4").exists() and time.time() < deadline:
+    while not (out / "tracked.mp4").exists():
+        assert process.poll() is None and time.time() < deadline, "it never got that far"
         time.sleep(0.1)
     process.send_signal(how)
     _, said = process.communicate(timeout=60)
