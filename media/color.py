@@ -23,8 +23,8 @@ _MATRICES = {
     5: Colorspace.ITU601,
     6: Colorspace.ITU601,
     7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
+    9: 9,  # SWS_CS_BT2020, which PyAV 17 knows by number only
+    10: 9,
 }
 _LAST_SD_LINE = 576
 

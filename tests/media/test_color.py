@@ -131,7 +131,7 @@ def test_hdr_is_tone_mapped(trc: int, clips: Any, tmp_path: Path) -> None:
         pix_fmt="yuv420p10le",
         options={"x265-params": "log-level=none:bframes=0"},
         set_up=tags(matrix=9, trc=trc, primaries=9),
-        dst_colorspace="BT2020",
+        dst_colorspace=9,
     )
     with open_video(clip) as video:
         assert video.info.hdr and video.info.bit_depth == 10
