@@ -17,7 +17,7 @@ Frame = np.ndarray
 """uint8 (h, w, 3), RGB, C-contiguous. Whoever gets one must not write into it."""
 
 # AVColorSpace (H.273 MatrixCoefficients) to the constants swscale takes; 2 is "unspecified".
-_MATRICES = {
+_MATRICES: dict[int, int] = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
     5: Colorspace.ITU601,
@@ -84,7 +84,7 @@ class RgbConverter:
         return (frame.height, frame.width) != (self._height, self._width)
 
 
-def _matrix(frame: av.VideoFrame) -> Colorspace:
+def _matrix(frame: av.VideoFrame) -> int:
     untagged = Colorspace.ITU601 if frame.height <= _LAST_SD_LINE else Colorspace.ITU709
     return _MATRICES.get(frame.colorspace, untagged)
 
