@@ -87,14 +87,15 @@ def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.nd
     """Check a box a user gave.
 
     Args:
-        box: x0 y0 x1 y1 in pixels; it may reach beyond the frame.
+        box: x0 y0 x1 y1 in pixels; it may reach beyond the frame, by the frame's size at most.
         size: (height, width) of the frame.
 
     Returns:
         float64 (4,).
 
     Raises:
-        InputError: the box is not four finite numbers, has no area, or lies outside of the frame.
+        InputError: the box is not four finite numbers, has no area, lies outside of the frame or
+            reaches too far beyond it.
     """
     values = np.asarray(box, dtype=np.float64)
     if values.shape != (4,) or not np.isfinite(values).all():
@@ -106,6 +107,11 @@ def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.nd
     height, width = size
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise InputError(f"The box {shown} lies outside of the {width} x {height} pixel frame.")
+    if x0 < -width or y0 < -height or x1 > 2 * width or y1 > 2 * height:
+        raise InputError(
+            f"The box {shown} reaches far beyond the {width} x {height} pixel frame; "
+            "is it given in pixels of this video?"
+        )
     return values
 
 

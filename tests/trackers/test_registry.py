@@ -191,6 +191,8 @@ def test_bad_frames(frame: np.ndarray, sentence: str) -> None:
         ([30, 10, 20, 20], "no area"),
         ([60, 10, 70, 20], "outside of the 60 x 40 pixel frame"),
         ([-9, -9, 0, 20], "outside"),
+        ([10, 10, 20, 90], "far beyond"),
+        ([-1e9, -1e9, 1e9, 1e9], "far beyond"),
         ([1, 2, 3], "four numbers"),
         ([1, 2, float("nan"), 9], "four numbers"),
         ([1, 2, float("inf"), 9], "four numbers"),
