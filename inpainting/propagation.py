@@ -24,13 +24,14 @@ import checkpoints
 from inpainting.base import Frame, FrameSource, Mask, MaskSource, register
 from inpainting.compositing import diffuse, feather, grow, match_colours
 from inpainting.spynet import SPyNet, load_basicvsr
-from inpainting.windows import Region, Shot, Step, Window, sample, surroundings
+from inpainting.windows import BY_THE_OBJECT, Region, Shot, Step, Window, sample, surroundings
 from media import InputError
 
 log = logging.getLogger(__name__)
 
 FLOW_PIXELS = 432 * 240  # the flow's resolution: a larger region is scaled down to this area
 OWN_MOTION = 1.0  # flow pixels per frame beside the camera's from which a thing moves by itself
+BESIDE_COST = 6.0  # doubt of what is seen right beside the object
 RING = 3  # pixels outside the hole that are followed as well, to compare colours there
 
 
@@ -157,7 +158,10 @@ class Finds:
 
 
 def follow(window: Window, index: int, points: np.ndarray, direction: int, reach: int) -> Finds:
-    """Follow points outwards in time, each until a frame shows it.
+    """Follow points outwards in time, each until a frame shows it in the open.
+
+    What is seen right beside the object (its contact shadow, its blur) is taken only where the open
+    view never comes.
 
     Only places are carried from frame to frame; a colour is sampled once, in the frame that shows
     it, so that detail is not blurred however far it comes.
@@ -179,19 +183,22 @@ def follow(window: Window, index: int, points: np.ndarray, direction: int, reach
         shot = window.shots.get(here + direction)
         if step is None or shot is None or not len(active):
             break
-        ends, miss = step.move(places, direction)
-        miss = miss / step.cell
-        way = np.linalg.norm(ends - places, axis=1) / step.cell
-        costs = costs + 0.05 + np.minimum(miss, 3.0) ** 2
-        # In the open a way that does not lead back has met something else passing by.
-        found = shot.shows(ends) & (miss < 0.7 + 0.05 * way)
-        colours[active[found]] = shot.colours(ends[found])
-        doubt[active[found]] = costs[found]
+        ends, drift, strangeness = step.move(places, direction)
+        way = np.linalg.norm(ends - places, axis=1)
+        costs = costs + 0.05 + np.minimum(drift / step.cell, 3.0) ** 2
+        view = shot.view(ends)
+        # What moves otherwise than the background is something that passes in front of it.
+        seen = (view <= BY_THE_OBJECT) & (strangeness < 0.7 * step.cell + 0.05 * way)
+        open_ = view == 0
+        total = costs + np.where(open_, 0, BESIDE_COST)
+        better = seen & (total < doubt[active])
+        colours[active[better]] = shot.colours(ends[better])
+        doubt[active[better]] = total[better]
         height, width = window.size
         inside = ((ends >= -0.5) & (ends <= np.array([width, height], np.float32) - 0.5)).all(
             axis=1
         )
-        go_on = ~found & inside
+        go_on = inside & ~(seen & open_)
         active, places, costs = active[go_on], ends[go_on], costs[go_on]
     return Finds(colours, doubt)
 
@@ -260,11 +267,11 @@ class Canvas:
         """
         ys, xs = np.nonzero(self.missing)
         places = np.stack((xs, ys), axis=1)
-        ends, miss = step.move((places + self.corner).astype(np.float32), direction)
+        ends, drift, _ = step.move((places + self.corner).astype(np.float32), direction)
         ends = ends - np.array(other.corner, np.float32)
         near = np.rint(ends).astype(int)
         height, width = other.hole.shape
-        usable = ((near >= 0) & (near < [width, height])).all(axis=1) & (miss < 2 * step.cell)
+        usable = ((near >= 0) & (near < [width, height])).all(axis=1) & (drift < 2 * step.cell)
         near = np.clip(near, 0, [width - 1, height - 1])
         at = (near[:, 1], near[:, 0])
         # Cubic sampling reaches two pixels further; none of them may be missing there as well.

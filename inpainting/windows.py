@@ -17,6 +17,9 @@ from inpainting.base import Frame, FrameSource, Mask, MaskSource
 from inpainting.compositing import SOFT_EDGE, dilation_for, grow
 from media import InputError
 
+BESIDE = 4  # pixels round the hole, and twice what the mask was grown by, that are seen with doubt
+BY_THE_OBJECT, HIDDEN = 100, 200
+
 Region = tuple[int, int, int, int]
 """y0, x0, y1, x1 in full-frame pixels, y1 and x1 exclusive."""
 
@@ -52,27 +55,41 @@ class Shot:
     index: int
     pixels: Frame
     hole: Mask
-    feather: int = 0  # pixels inside the hole's border over which the fill sets in
+    grown: int = 0  # pixels by which the mask was grown into this hole
     corner: tuple[int, int] = (0, 0)  # x, y of the kept part in the frame
 
     def __post_init__(self) -> None:
-        # Cubic sampling touches pixels up to two away, linear sampling of this mask up to one.
-        self.unsafe = cv2.dilate(self.hole.astype(np.uint8), np.ones((3, 3), np.uint8))
+        # Cubic sampling touches pixels up to two away, linear sampling of this map up to one.
+        touched = cv2.dilate(self.hole.astype(np.uint8), np.ones((3, 3), np.uint8))
+        beside = grow(self.hole, BESIDE + 2 * self.grown)
+        self.obstacles = touched * np.uint8(HIDDEN - BY_THE_OBJECT) + beside * np.uint8(
+            BY_THE_OBJECT
+        )
+
+    @property
+    def feather(self) -> int:
+        """Pixels inside the hole's border over which the fill sets in; the object lies deeper."""
+        return max(self.grown - SOFT_EDGE, 0) // 2
 
     def keep(self, region: Region) -> None:
         """Forget what lies outside the region."""
         y0, x0, y1, x1 = region
         self.pixels = self.pixels[y0:y1, x0:x1].copy()
         self.hole = self.hole[y0:y1, x0:x1].copy()
-        self.unsafe = self.unsafe[y0:y1, x0:x1].copy()
+        self.obstacles = self.obstacles[y0:y1, x0:x1].copy()
         self.corner = (x0, y0)
 
-    def shows(self, points: np.ndarray) -> np.ndarray:
-        """Which points (n, 2), full-frame x y, lie on a kept pixel that is not in the hole."""
+    def view(self, points: np.ndarray) -> np.ndarray:
+        """What the frame shows at points (n, 2), full-frame x y.
+
+        Returns:
+            uint8 (n,): 0 = the open background; up to BY_THE_OBJECT = next to the hole, where a
+            contact shadow or motion blur may lie; above = the hole, or outside what is kept.
+        """
         local = points - np.array(self.corner, np.float32)
         limit = np.array(self.hole.shape[::-1], np.float32) - 1
         inside = ((local >= 0) & (local <= limit)).all(axis=1)
-        return inside & (sample(self.unsafe * np.uint8(255), local) == 0)
+        return np.where(inside, sample(self.obstacles, local), HIDDEN).astype(np.uint8)
 
     def colours(self, points: np.ndarray) -> np.ndarray:
         """Colours at points (n, 2), full-frame x y: float32 (n, 3)."""
@@ -97,7 +114,7 @@ class Step:
         """Full-frame pixels per pixel of the flow."""
         return (self.region[3] - self.region[1]) / self.forward.shape[2]
 
-    def move(self, points: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray]:
+    def move(self, points: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Follow points of the background to the neighbouring frame.
 
         Args:
@@ -105,13 +122,14 @@ class Step:
             direction: 1 or -1.
 
         Returns:
-            The points in the other frame, and by how many full-frame pixels the way back of what
-            is seen there misses the start, float32 (n,).
+            The points in the other frame; by how many full-frame pixels the background's way back
+            misses the start, float32 (n,); and the way back of what is seen there.
         """
         there, back = (self.forward, self.backward)[::direction]
         shift = self._look_up(there[1], points)
         ends = points + shift
-        return ends, np.linalg.norm(shift + self._look_up(back[0], ends), axis=1)
+        seen, behind = (np.linalg.norm(shift + self._look_up(f, ends), axis=1) for f in back)
+        return ends, behind, seen
 
     def _look_up(self, flow: np.ndarray, points: np.ndarray) -> np.ndarray:
         y0, x0, y1, x1 = self.region
@@ -200,7 +218,7 @@ class Window:
             )
         pixels = dilation_for(mask) if self._dilate is None else self._dilate
         self.size = mask.shape
-        return Shot(index, frame, grow(mask, pixels), feather=max(pixels - SOFT_EDGE, 0) // 2)
+        return Shot(index, frame, grow(mask, pixels), pixels)
 
 
 def surroundings(hole: Mask) -> Region:

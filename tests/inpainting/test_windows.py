@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inpainting.windows import Shot, Step, sample, surroundings
+from inpainting.windows import BY_THE_OBJECT, Shot, Step, sample, surroundings
 
 
 def test_sample_reads_between_pixels() -> None:
@@ -17,24 +17,26 @@ def test_a_shot_keeps_its_coordinates_when_cut() -> None:
     hole = np.zeros((40, 50), bool)
     hole[20, 25] = True
     shot = Shot(0, pixels, hole)
-    points = np.array([[30, 18], [25, 20], [26.5, 20], [27.5, 20], [2, 2]], np.float32)
-    assert shot.shows(points).tolist() == [True, False, False, True, True]
+    points = np.array([[40, 18], [25, 20], [26.5, 20], [28, 20], [2, 2]], np.float32)
+    assert (shot.view(points) > BY_THE_OBJECT).tolist() == [False, True, True, False, False]
+    assert (shot.view(points) == 0).tolist() == [True, False, False, False, True]
     before = shot.colours(points[:1])
     shot.keep((10, 12, 35, 45))
-    assert shot.shows(points).tolist() == [True, False, False, True, False]
+    assert (shot.view(points) > BY_THE_OBJECT).tolist() == [False, True, True, False, True]
     np.testing.assert_array_equal(shot.colours(points[:1]), before)
-    np.testing.assert_array_equal(before[0], pixels[18, 30])
+    np.testing.assert_array_equal(before[0], pixels[18, 40])
 
 
 def test_a_step_moves_there_and_back() -> None:
     forward = np.full((2, 10, 20, 2), (3, -1), np.float32)
     backward = np.full((2, 10, 20, 2), (-3, 2), np.float32)
+    backward[0] = (1, 1)  # something passes in front of the background
     step = Step((100, 200, 120, 240), forward, backward)
     assert step.cell == 2
     points = np.array([[210.25, 110.5]], np.float32)
-    ends, miss = step.move(points, 1)
+    ends, behind, seen = step.move(points, 1)
     assert ends.tolist() == [[213.25, 109.5]]
-    assert miss.tolist() == [1]
+    assert (behind.tolist(), seen.tolist()) == ([1], [4])
     assert step.move(points, -1)[0].tolist() == [[207.25, 112.5]]
 
 
