@@ -114,9 +114,10 @@ def _jobs_from_csv(
                     raise InputError(f"{path}, line {line}: there is no video “{row['video']}”.")
                 objects, span = jobs.get(video, ([], settings))
                 try:
-                    for key in ("start", "end"):
-                        if row.get(key):
-                            span = replace(span, **{key: int(row[key])})
+                    if row.get("start"):
+                        span = replace(span, start=int(row["start"]))
+                    if row.get("end"):
+                        span = replace(span, end=int(row["end"]))
                     number = len(objects) + 1
                     objects.append(
                         ObjectPrompt(
