@@ -57,7 +57,7 @@ class Motion:
             strict=True,
         )
         there, back = self._flow(*images)
-        to_full = np.array([width / size[1], height / size[0]], np.float32)
+        to_full = np.array([width / size[1], height / size[0], width / size[1]], np.float32)
         return Step(
             region,
             complete(there, holes[0] | _seen_at(holes[1], there)) * to_full,
@@ -99,7 +99,7 @@ def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def complete(flow: np.ndarray, hole: Mask) -> np.ndarray:
-    """The motion of what is seen and of what lies behind: the background's, everywhere.
+    """The background's motion everywhere, in the hole and behind whatever passes in front.
 
     The camera's motion (a homography fitted to the known flow) carries the large part, zoom and
     rotation included. What it does not explain of the background, parallax above all, is spread
@@ -111,7 +111,7 @@ def complete(flow: np.ndarray, hole: Mask) -> np.ndarray:
         hole: bool (h, w): where the flow is not known.
 
     Returns:
-        float32 (2, h, w, 2): the flow, with the background's in the hole; the background's flow.
+        float32 (h, w, 3): the motion, and how far the flow departs from it (0 in the hole).
     """
     # The network looks about; next to the hole it has seen its fill.
     known = ~grow(hole, 3)
@@ -121,8 +121,11 @@ def complete(flow: np.ndarray, hole: Mask) -> np.ndarray:
     else:
         rest = flow - camera
         steady = known & (np.linalg.norm(rest, axis=-1) < OWN_MOTION)
-        background = camera + diffuse(np.where(steady[..., None], rest, 0), steady)
-    return np.stack((np.where(known[..., None], flow, background), background))
+        film = diffuse(np.where(steady[..., None], rest, 0), steady)
+        background = camera + cv2.blur(film, (5, 5))
+    departure = np.linalg.norm(flow - background, axis=-1) * known
+    # Neighbours are judged alike, or noise would pepper the fill.
+    return np.dstack((background, cv2.blur(departure, (5, 5))))
 
 
 def camera_motion(flow: np.ndarray, known: Mask) -> np.ndarray | None:

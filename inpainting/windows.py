@@ -99,10 +99,10 @@ class Shot:
 
 @dataclass
 class Step:
-    """The motion between frame i and frame i + 1, known on a region round both holes.
+    """The background's motion between frame i and frame i + 1, on a region round both holes.
 
-    Each way it is float32 (2, h, w, 2), x y, in full-frame pixels: the motion of what is seen (in
-    the hole, of the background), and the motion of the background alone.
+    Each way it is float32 (h, w, 3): the motion x, y, and by how much what is seen there moves
+    otherwise (0 where nothing is known), all in full-frame pixels.
     """
 
     region: Region
@@ -112,7 +112,7 @@ class Step:
     @property
     def cell(self) -> float:
         """Full-frame pixels per pixel of the flow."""
-        return (self.region[3] - self.region[1]) / self.forward.shape[2]
+        return (self.region[3] - self.region[1]) / self.forward.shape[1]
 
     def move(self, points: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Follow points of the background to the neighbouring frame.
@@ -122,14 +122,14 @@ class Step:
             direction: 1 or -1.
 
         Returns:
-            The points in the other frame; by how many full-frame pixels the background's way back
-            misses the start, float32 (n,); and the way back of what is seen there.
+            The points in the other frame; by how many full-frame pixels the way back misses the
+            start, float32 (n,); and by how many what is seen there moves otherwise, float32 (n,).
         """
         there, back = (self.forward, self.backward)[::direction]
-        shift = self._look_up(there[1], points)
+        shift = self._look_up(there, points)[:, :2]
         ends = points + shift
-        seen, behind = (np.linalg.norm(shift + self._look_up(f, ends), axis=1) for f in back)
-        return ends, behind, seen
+        found = self._look_up(back, ends)
+        return ends, np.linalg.norm(shift + found[:, :2], axis=1), found[:, 2]
 
     def _look_up(self, flow: np.ndarray, points: np.ndarray) -> np.ndarray:
         y0, x0, y1, x1 = self.region

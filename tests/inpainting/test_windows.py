@@ -28,15 +28,14 @@ def test_a_shot_keeps_its_coordinates_when_cut() -> None:
 
 
 def test_a_step_moves_there_and_back() -> None:
-    forward = np.full((2, 10, 20, 2), (3, -1), np.float32)
-    backward = np.full((2, 10, 20, 2), (-3, 2), np.float32)
-    backward[0] = (1, 1)  # something passes in front of the background
+    forward = np.full((10, 20, 3), (3, -1, 0), np.float32)
+    backward = np.full((10, 20, 3), (-3, 2, 4), np.float32)
     step = Step((100, 200, 120, 240), forward, backward)
     assert step.cell == 2
     points = np.array([[210.25, 110.5]], np.float32)
-    ends, behind, seen = step.move(points, 1)
+    ends, miss, departure = step.move(points, 1)
     assert ends.tolist() == [[213.25, 109.5]]
-    assert (behind.tolist(), seen.tolist()) == ([1], [4])
+    assert (miss.tolist(), departure.tolist()) == ([1], [4])
     assert step.move(points, -1)[0].tolist() == [[207.25, 112.5]]
 
 
