@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from demo.cli import (
-    EXIT_FAILED,
-    EXIT_OK,
     Progress,
     budget_from,
-    explain,
     parse_box,
     parse_point,
     prompts_from,
     settings_from,
 )
-from demo.pipeline import Cancelled, Models, run
+from demo.failures import EXIT_FAILED, EXIT_OK, Cancelled, explain
+from demo.pipeline import Models, run
 from demo.project import ObjectPrompt, Settings, object_color
 from media import InputError
 

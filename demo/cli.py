@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
+from demo.failures import EXIT_OK, explain
 from demo.project import Box, ObjectPrompt, Point, Settings, load_prompts, object_color
 from media import InputError
 
 if TYPE_CHECKING:
     from media.video import Budget
-
-EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
 # ------------------------------------------------------------------------------ values of arguments
@@ -242,28 +241,6 @@ def dispatch(args: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
-def explain(error: BaseException) -> tuple[str, int]:
-    """One sentence for the user and the exit code that goes with it."""
-    from checkpoints import CheckpointError
-    from demo.pipeline import Cancelled
-
-    if isinstance(error, InputError):
-        return str(error), EXIT_BAD_INPUT
-    if isinstance(error, CheckpointError):
-        return str(error), EXIT_FAILED
-    if isinstance(error, KeyboardInterrupt | Cancelled):
-        return (
-            "Stopped. Finished stages are kept; the same command goes on from there.", EXIT_FAILED
-        )  # fmt: skip
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}; nothing unfinished was kept.", EXIT_FAILED
-    kind = type(error).__name__
-    return (
-        f"The run failed unexpectedly ({kind}: {error}); add --traceback to see where.", EXIT_FAILED
-    )  # fmt: skip
-
-
 def _on_terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -281,5 +258,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if show:
             traceback.print_exc()
         sentence, code = explain(error)
-        print(f"Error: {sentence}" if code != EXIT_OK else sentence, file=sys.stderr)
+        hint = " Add --traceback to see where." if "unexpectedly" in sentence and not show else ""
+        print(f"Error: {sentence}{hint}", file=sys.stderr)
         return code

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from checkpoints import CheckpointError
 from demo import pipeline
-from demo.pipeline import Cancelled, Result
+from demo.failures import EXIT_BAD_INPUT, Cancelled, explain
+from demo.pipeline import Result
 from demo.project import ObjectPrompt, Settings, Task
 from media import InputError
 
@@ -75,16 +75,6 @@ class Job:
     @property
     def active(self) -> bool:
         return self.state in ("waiting", "running")
-
-
-def explain(error: Exception) -> str:
-    """One sentence for the page."""
-    if isinstance(error, InputError | CheckpointError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}; nothing unfinished was kept."
-    kind = type(error).__name__
-    return f"The run failed unexpectedly ({kind}: {error}); the server's log says where."
 
 
 def link(source: Path, target: Path) -> None:
@@ -232,8 +222,8 @@ class Jobs:
         except Cancelled:
             state = "cancelled"
         except Exception as error:
-            job.error = explain(error)
-            if not isinstance(error, InputError | CheckpointError):
+            job.error, code = explain(error)
+            if code != EXIT_BAD_INPUT:
                 logger.exception("A job failed.")
         job.ended = time.monotonic()
         job.state = state  # last: whoever sees it finds the rest in place

@@ -17,6 +17,7 @@ import logging
 import platform
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ import numpy as np
 
 from demo import __version__
 from demo.exports import read_tracks_json, write_tracks_csv, write_tracks_json
+from demo.failures import Cancelled
 from demo.project import (
     ObjectPrompt,
     Project,
@@ -43,7 +45,7 @@ from media import InputError
 from media.draw import draw_box, draw_mask
 from media.masks import MaskFolder, load_mask
 from media.video import Budget, VideoReader, VideoWriter, open_video
-from segmenters import Candidate, Prompt, Segmenter, build_segmenter
+from segmenters import Embedding, Prompt, Segmenter, build_segmenter
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 from trackers import Track, Tracker, build_tracker
 
@@ -53,10 +55,6 @@ Mask = np.ndarray  # bool (h, w)
 Report = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
-
-
-class Cancelled(Exception):
-    """The user stopped the run."""
 
 
 # ------------------------------------------------------------------------------------------ models
@@ -71,14 +69,18 @@ class Models:
 
     settings: Settings
     _segmenter: Segmenter | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def tracker(self) -> Tracker:
         return build_tracker(self.settings.tracker, device=self.settings.device)
 
     def segmenter(self) -> Segmenter:
-        if self._segmenter is None:
-            self._segmenter = build_segmenter(self.settings.segmenter, device=self.settings.device)
-        return self._segmenter
+        with self._lock:  # a click and a run may ask at the same time
+            if self._segmenter is None:
+                self._segmenter = build_segmenter(
+                    self.settings.segmenter, device=self.settings.device
+                )
+            return self._segmenter
 
     def inpainter(self) -> Inpainter:
         return build_inpainter(
@@ -98,9 +100,11 @@ def to_prompt(prompt: ObjectPrompt) -> Prompt:
     )
 
 
-def segment_prompt(segmenter: Segmenter, frame: Frame, prompt: ObjectPrompt) -> list[Candidate]:
-    """Masks for what the user pointed at, best first: what the page shows after a click."""
-    return segmenter.predict(segmenter.encode(frame), [to_prompt(prompt)])[0]
+def find_mask(segmenter: Segmenter, embedding: Embedding, prompt: ObjectPrompt) -> Mask:
+    """The mask of what the user pointed at; also what the page shows after a click."""
+    candidates = segmenter.predict(embedding, [to_prompt(prompt)])[0]
+    box = None if prompt.box is None else np.asarray(prompt.box, np.float32)
+    return clean_mask(choose_candidate(candidates, box=box).mask)
 
 
 def locate(frame: Frame, prompt: ObjectPrompt, models: Models) -> tuple[np.ndarray, Mask | None]:
@@ -116,7 +120,8 @@ def locate(frame: Frame, prompt: ObjectPrompt, models: Models) -> tuple[np.ndarr
     elif prompt.box is not None:
         return np.asarray(prompt.box, np.float32), None
     else:
-        mask = clean_mask(segment_prompt(models.segmenter(), frame, prompt)[0].mask)
+        segmenter = models.segmenter()
+        mask = find_mask(segmenter, segmenter.encode(frame), prompt)
     box = mask_box(mask)
     if box is None:
         raise InputError(
@@ -199,11 +204,9 @@ def cut_out(
         if asked:
             answers = segmenter.predict(segmenter.encode(frame), [own for _, _, own in asked])
             for (prompt, box, own), candidates in zip(asked, answers, strict=True):
-                best = (
-                    candidates[0]
-                    if own.points is not None
-                    else choose_candidate(candidates, box=box, previous=previous.get(prompt.id))
-                )
+                # A click may mean a part that is smaller than the box; a box means the whole of it.
+                expected = None if own.points is not None else box
+                best = choose_candidate(candidates, box=expected, previous=previous.get(prompt.id))
                 masks[prompt.id] = clean_mask(best.mask)
         previous.update(masks)
         yield index, masks
@@ -405,6 +408,7 @@ class _Run:
         if not self.project.is_fresh(name, print_, outputs):
             self.project.begin(name)
             self.notes, self.weights = [], {}
+            self.tick(name, 0, len(self.span))  # models load now, which takes a while
             began = time.perf_counter()
             work()
             seconds = round(time.perf_counter() - began, 2)

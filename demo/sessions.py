@@ -30,13 +30,13 @@ from PIL import Image
 
 from checkpoints import CheckpointError
 from demo.jobs import Job, Jobs, link
-from demo.pipeline import Models, to_prompt
+from demo.pipeline import Models, find_mask
 from demo.project import Box, ObjectPrompt, Point, Settings, Task, object_color
 from media import InputError
 from media.draw import parse_color
 from media.video import Budget, VideoReader, open_video
 from segmenters import Embedding
-from segmenters.cleanup import clean_mask, mask_box
+from segmenters.cleanup import mask_box
 
 COLOR = object_color(1)
 MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
@@ -227,9 +227,7 @@ class Session:
                 return None
             if self._found is None or self._found.pointed != pointed:
                 embedding = self._embed(pointed.frame)
-                prompt = to_prompt(self._prompt(pointed))
-                best = self._models.segmenter().predict(embedding, [prompt])[0][0]
-                mask = clean_mask(best.mask)
+                mask = find_mask(self._models.segmenter(), embedding, self._prompt(pointed))
                 box = mask_box(mask) if pointed.box is None else pointed.box
                 x0, y0, x1, y1 = (0.0,) * 4 if box is None else (float(v) for v in box)
                 self._found = Found(

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from checkpoints import CheckpointError
+from demo.failures import Cancelled
 from demo.jobs import Job, Jobs, Progress
-from demo.pipeline import Cancelled, Result
+from demo.pipeline import Result
 from demo.project import Settings
 from media import InputError
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from demo import pipeline
-from demo.pipeline import Cancelled, run
+from demo.failures import Cancelled
+from demo.pipeline import run
 from demo.project import ObjectPrompt, Settings
 from media import InputError
 from media.masks import save_mask

@@ -1,0 +1,26 @@
+"""What a failure is called in front of a user: one sentence, and the exit code with it."""
+
+from __future__ import annotations
+
+from checkpoints import CheckpointError
+from media import InputError
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+
+
+class Cancelled(Exception):
+    """The user stopped the run."""
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence for the user and the exit code: 1 a failed run, 2 input that cannot be used."""
+    if isinstance(error, InputError):
+        return str(error), EXIT_BAD_INPUT
+    if isinstance(error, CheckpointError):
+        return str(error), EXIT_FAILED
+    if isinstance(error, KeyboardInterrupt | Cancelled):
+        return "Stopped. Finished stages are kept; the same run goes on from there.", EXIT_FAILED
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}; nothing unfinished was kept.", EXIT_FAILED
+    return f"The run failed unexpectedly ({type(error).__name__}: {error}).", EXIT_FAILED
