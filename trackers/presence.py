@@ -6,11 +6,11 @@ from __future__ import annotations
 class Presence:
     """The object is lost after a run of low scores, and back at the first high one.
 
-    A score tells a vanished object from a visible one, but not the object from its double: half of
-    the wrong boxes come with scores above 0.9, and no threshold finds those. The defaults were
+    A score tells a vanished object from a visible one, but not the object from its double: a third
+    of the wrong boxes come with scores above 0.9, and no threshold finds those. The defaults were
     chosen with the bundled weights, for few false alarms. On 11 sequences of OTB, TLD and DAVIS
-    they call 1 in 700 good frames (IoU above 0.5) lost, and 58 % of the failures (below 0.1); on
-    45 sequences of which the weights have seen some in training, 1 in 170 and 23 %.
+    they call 1 in 700 good frames (IoU above 0.5) lost, and 58 % of the failures (below 0.1); on 56
+    others, of which the weights have seen some in training, 1 in 60 and 43 %.
 
     Args:
         low: scores below this, in [0, 1], speak for a loss.
