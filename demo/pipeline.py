@@ -38,16 +38,17 @@ from demo.project import (
     Tracks,
     describe,
     fingerprint,
+    source_identity,
     write_json,
 )
-from inpainting import Inpainter, build_inpainter
+from inpainting import Inpainter, build_inpainter, list_inpainters
 from media import InputError
 from media.draw import draw_box, draw_mask
 from media.masks import MaskFolder, load_mask
 from media.video import Budget, VideoReader, VideoWriter, open_video
-from segmenters import Embedding, Prompt, Segmenter, build_segmenter
+from segmenters import Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
-from trackers import Track, Tracker, build_tracker
+from trackers import Track, Tracker, build_tracker, list_trackers
 
 Frame = np.ndarray  # RGB uint8 (h, w, 3)
 Mask = np.ndarray  # bool (h, w)
@@ -70,6 +71,17 @@ class Models:
     settings: Settings
     _segmenter: Segmenter | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def check(self) -> None:
+        """Raise InputError for a name that is not registered, before anything is built."""
+        s = self.settings
+        for kind, name, known in (
+            ("tracker", s.tracker, list_trackers()),
+            ("segmenter", s.segmenter, list_segmenters()),
+            ("inpainter", s.inpainter, list_inpainters()),
+        ):
+            if name not in known:
+                raise InputError(f"There is no {kind} “{name}”; there are {', '.join(known)}.")
 
     def tracker(self) -> Tracker:
         return build_tracker(self.settings.tracker, device=self.settings.device)
@@ -107,32 +119,23 @@ def find_mask(segmenter: Segmenter, embedding: Embedding, prompt: ObjectPrompt) 
     return clean_mask(choose_candidate(candidates, box=box).mask)
 
 
-def locate(frame: Frame, prompt: ObjectPrompt, models: Models) -> tuple[np.ndarray, Mask | None]:
-    """The box to follow, and the mask on the prompt's frame if one was given or had to be made.
-
-    A box is followed as it was drawn; points are turned into a mask whose box is followed.
+def locate(frame: Frame, prompt: ObjectPrompt, given: Mask | None, models: Models) -> np.ndarray:
+    """The box to follow: as it was drawn, or around the given mask, or around what is clicked.
 
     Raises:
-        InputError: the mask has another size than the frame, or nothing is in it.
+        InputError: the segmenter finds nothing at the points.
     """
-    if prompt.mask is not None:
-        mask = load_mask(prompt.mask, size=frame.shape[:2])
-    elif prompt.box is not None:
-        return np.asarray(prompt.box, np.float32), None
-    else:
+    if prompt.box is not None:
+        return np.asarray(prompt.box, np.float32)
+    if given is None:
         segmenter = models.segmenter()
-        mask = find_mask(segmenter, segmenter.encode(frame), prompt)
-    box = mask_box(mask)
+        given = find_mask(segmenter, segmenter.encode(frame), prompt)
+    box = mask_box(given)
     if box is None:
         raise InputError(
-            f"{prompt.name}: "
-            + (
-                f"the mask {prompt.mask} is empty; paint the object white."
-                if prompt.mask is not None
-                else "nothing was found at the points; click on the object or draw a box."
-            )
+            f"{prompt.name}: nothing was found at the points; click on the object or draw a box."
         )
-    return box, mask
+    return box
 
 
 def follow(
@@ -195,7 +198,7 @@ def cut_out(
             point = tracks.at(index).get(prompt.id)
             if point is None or point.box is None:
                 previous.pop(prompt.id, None)
-            elif index == prompt.frame and prompt.id in given and prompt.mask is not None:
+            elif index == prompt.frame and prompt.id in given:
                 masks[prompt.id] = given[prompt.id]
             else:
                 box = np.asarray(point.box, np.float32)
@@ -344,18 +347,23 @@ def run(
         OSError: the disk is full or cannot be written.
     """
     models = models or Models(settings)
+    # Whatever can be found wrong now is found now, and not after minutes of work.
+    models.check()
     with open_video(source, budget=budget or Budget()) as reader:
-        for prompt in objects:
-            prompt.check(reader.info.size, len(reader))
         span = settings.span(len(reader))
+        given: dict[int, Mask] = {}
         for prompt in objects:
-            if prompt.frame not in span:
-                raise InputError(
-                    f"{prompt.name}: its frame {prompt.frame} is not in the range from "
-                    f"{span.start} up to {span.stop}; move the range or the prompt."
-                )
+            prompt.check(reader.info.size, len(reader), span)
+            if prompt.mask is not None:
+                given[prompt.id] = load_mask(prompt.mask, size=reader.info.size)
+                if not given[prompt.id].any():
+                    raise InputError(
+                        f"{prompt.name}: the mask {prompt.mask} is empty; paint the object white."
+                    )
         project = Project(folder, source, overwrite=overwrite)
-        return _Run(reader, project, list(objects), settings, span, models, report, cancelled).go()
+        return _Run(
+            reader, project, list(objects), given, settings, span, models, report, cancelled
+        ).go()
 
 
 class _Run:
@@ -366,25 +374,26 @@ class _Run:
         reader: VideoReader,
         project: Project,
         objects: list[ObjectPrompt],
+        given: dict[int, Mask],
         settings: Settings,
         span: range,
         models: Models,
         report: Report | None,
         cancelled: Callable[[], bool],
     ) -> None:
-        self.reader, self.project, self.objects = reader, project, objects
+        self.reader, self.project, self.objects, self.given = reader, project, objects, given
         self.settings, self.span, self.models = settings, span, models
         self.report, self.cancelled = report, cancelled
         self.outputs: list[Path] = []
         self.stages: list[str] = []
         self.notes: list[str] = []  # of the stage that is running, like the next
         self.weights: dict[str, str] = {}
-        self.given: dict[int, Mask] = {}
 
     def go(self) -> Result:
         s = self.settings
         asked = fingerprint(
             __version__, self.project.source, describe(self.objects, s)["objects"],
+            [source_identity(o.mask) for o in self.objects if o.mask],
             s.start, s.end, s.tracker, s.segmenter,
         )  # fmt: skip
         self.stage("follow", asked, ["tracks.json", "tracks.csv"], self._follow)
@@ -430,10 +439,8 @@ class _Run:
     def _follow(self) -> None:
         boxes: dict[int, np.ndarray] = {}
         for prompt in self.objects:
-            box, mask = locate(self.reader[prompt.frame], prompt, self.models)
-            boxes[prompt.id] = box
-            if mask is not None:
-                self.given[prompt.id] = mask
+            frame = self.reader[prompt.frame]
+            boxes[prompt.id] = locate(frame, prompt, self.given.get(prompt.id), self.models)
 
         def new_tracker() -> Tracker:
             tracker = self.models.tracker()
@@ -458,9 +465,6 @@ class _Run:
         shutil.rmtree(self.project.folder / "masks", ignore_errors=True)
         segmenter = self.models.segmenter()
         self._weights_of("segmenter", segmenter)
-        for prompt in self.objects:
-            if prompt.mask is not None:
-                self.given[prompt.id] = load_mask(prompt.mask, size=self.reader.info.size)
         size = self.reader.info.size
         union = self.project.union_masks(size)
         single = self.project.object_masks(self.objects, size)

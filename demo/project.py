@@ -56,13 +56,21 @@ class ObjectPrompt:
                 "on the object."
             )
 
-    def check(self, size: tuple[int, int], frame_count: int) -> None:
-        """Raise InputError if the prompt does not fit a video of `size` (height, width)."""
+    def check(self, size: tuple[int, int], frame_count: int, span: range | None = None) -> None:
+        """Raise InputError if the prompt does not fit a video of `size` (height, width).
+
+        `span` are the frames that are worked on, if not all of them.
+        """
         height, width = size
         if not 0 <= self.frame < frame_count:
             raise InputError(
                 f"{self.name}: frame {self.frame} does not exist; the video has frames 0 to "
                 f"{frame_count - 1}."
+            )
+        if span is not None and self.frame not in span:
+            raise InputError(
+                f"{self.name}: its frame {self.frame} is not in the range from {span.start} up to "
+                f"{span.stop}; move the range or the prompt."
             )
         for x, y, _ in self.points:
             if not (0 <= x < width and 0 <= y < height):

@@ -92,7 +92,7 @@ def test_bad_input_is_exit_code_2_and_one_sentence(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "empty"),
+        (b"", "video"),
         (b"not a video at all, just text\n" * 50, "video"),
         (os.urandom(9000), "video"),
     ],
