@@ -32,8 +32,8 @@ def clean_mask(
 ) -> np.ndarray:
     """Drop islands, fill pinholes, and if wished round the outline.
 
-    With the defaults it is a safeguard: the IoU of 0.880 (box prompts) stays as it is, while filling
-    every hole costs 0.004, because most holes are true.
+    With the defaults it is a safeguard: the IoU of 0.880 (box prompts) stays as it is, while
+    filling every hole costs 0.004, because most holes are true.
 
     Args:
         mask: Bool (h, w), True on the object.
