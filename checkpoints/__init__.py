@@ -9,6 +9,7 @@ Importing this package imports neither torch nor the network.
 
 from checkpoints.errors import CheckpointError, UsageError
 from checkpoints.loading import load_state_dict
+from checkpoints.record import WeightsRecord
 from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint
 from checkpoints.store import fetch, find, first_available, folder, path, state, verify
 
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "UsageError",
+    "WeightsRecord",
     "fetch",
     "find",
     "first_available",

@@ -433,8 +433,8 @@ class _Run:
         if self.cancelled():
             raise Cancelled(f"Stopped at frame {done} of {total} of the stage “{stage}”.")
 
-    def _weights_of(self, role: str, model: object) -> None:
-        self.weights[role] = str(getattr(model, "weights", ""))
+    def _weights_of(self, role: str, model: Tracker | Segmenter | Inpainter) -> None:
+        self.weights[role] = str(model.weights)
 
     def _follow(self) -> None:
         boxes: dict[int, np.ndarray] = {}

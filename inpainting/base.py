@@ -35,6 +35,9 @@ class MaskSource(Protocol):
 class Inpainter(Protocol):
     """Paints things away. One instance serves one clip at a time."""
 
+    weights: str
+    """Names and hashes of the weights in use, for the record of a run."""
+
     notes: list[str]
     """Sentences for the user about the clip last painted; complete when the frames are through."""
 

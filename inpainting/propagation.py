@@ -21,11 +21,13 @@ import numpy as np
 import torch
 
 import checkpoints
+from checkpoints import WeightsRecord
 from inpainting.base import Frame, FrameSource, Mask, MaskSource, register
 from inpainting.compositing import diffuse, feather, grow, match_colours
 from inpainting.spynet import SPyNet, load_basicvsr
 from inpainting.windows import BY_THE_OBJECT, Region, Shot, Step, Window, sample, surroundings
 from media import InputError
+from media.device import resolve_device
 
 log = logging.getLogger(__name__)
 
@@ -355,6 +357,7 @@ class PropagationInpainter:
         network: SPyNet,
         generator: Generator | None = None,
         *,
+        weights: str = "",
         device: torch.device | str = "cpu",
         dilate: int | None = None,
         reach: int = 40,
@@ -366,6 +369,7 @@ class PropagationInpainter:
         Args:
             network: the optical flow.
             generator: invents what no frame shows; None = Telea's method.
+            weights: what the two run on, for the record.
             reach: how many frames to look back and ahead for the background.
             block: how many frames are painted at a time; the frame that invents is chosen in them.
             memory: bytes the whole frames held may take.
@@ -373,6 +377,7 @@ class PropagationInpainter:
         if dilate is not None and dilate < 0:
             raise InputError(f"dilate is {dilate}; give a number of pixels from 0 up.")
         self.notes: list[str] = []
+        self.weights = weights
         self._motion = Motion(network, torch.device(device))
         self._generator = generator
         self._dilate, self._reach, self._block, self._memory = dilate, reach, block, memory
@@ -514,7 +519,7 @@ class _Tally:
         if not self.invented:
             return []
         percent = 100 * self.invented / self.removed
-        amount = f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
+        amount = f"{percent:.0f} %" if percent >= 1 else "Less than 1 %"
         notes = [f"{amount} of the removed area was never visible and was invented."]
         if not generated:
             notes.append(
@@ -543,19 +548,15 @@ def build_propagation(
     Raises:
         checkpoints.CheckpointError: The flow's weights are missing or damaged.
     """
-    place = _device(device)
+    place = resolve_device(device)
     path = checkpoints.path("spynet") if weights is None else Path(weights)
+    record = WeightsRecord.of_file("spynet" if weights is None else str(weights), path)
     network = load_basicvsr(checkpoints.load_state_dict(path))
     migan = checkpoints.find("migan")
     generator = Generator(migan, place) if migan else None
     if generator is None:
         log.info("No MI-GAN checkpoint: what no frame shows will be filled by Telea's method.")
-    return PropagationInpainter(network, generator, device=place, dilate=dilate, **options)
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    used = f"{record}, {WeightsRecord.of_file('migan', migan)}" if migan else str(record)
+    return PropagationInpainter(
+        network, generator, weights=used, device=place, dilate=dilate, **options
+    )

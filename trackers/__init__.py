@@ -3,7 +3,6 @@
 from trackers.base import (
     Track,
     Tracker,
-    WeightsInfo,
     build_network,
     build_tracker,
     list_networks,
@@ -14,7 +13,6 @@ from trackers.base import (
 __all__ = [
     "Track",
     "Tracker",
-    "WeightsInfo",
     "build_network",
     "build_tracker",
     "list_networks",

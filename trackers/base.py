@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import pkgutil
@@ -17,7 +16,9 @@ import torch
 from torch import nn
 
 import checkpoints
+from checkpoints import WeightsRecord
 from media import InputError
+from media.device import resolve_device
 
 Mode = Literal["robust", "benchmark"]
 StateDict = Mapping[str, torch.Tensor]
@@ -32,17 +33,6 @@ class Track:
     lost: bool = False  # then `box` is the last one that was trusted
 
 
-@dataclass(frozen=True)
-class WeightsInfo:
-    """Which weights a tracker runs, for the record."""
-
-    name: str  # name of the checkpoint, path of a file, or "state dict"
-    sha256: str  # of the file, or of the tensors of a state dict; the first 12 digits
-
-    def __str__(self) -> str:
-        return f"{self.name} (sha256 {self.sha256})"
-
-
 class Tracker(Protocol):
     """Follows one object through the frames of one video, in order, forwards or backwards.
 
@@ -50,7 +40,7 @@ class Tracker(Protocol):
     in full-frame pixels.
     """
 
-    weights: WeightsInfo
+    weights: WeightsRecord
 
     def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
         """Start anew with the object in `box`; it has an area and touches the frame."""
@@ -246,44 +236,24 @@ def build_tracker(
     return entry.tracker(network, weights=info, mode=mode, **options)
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn "auto" into cuda, mps or cpu, whichever comes first on this machine, and check others.
-
-    Raises:
-        InputError: the device does not exist.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {str(device)!r} is not available on this machine; use 'auto' or 'cpu'."
-        ) from error
-    return found
-
-
 # --------------------------------------------------------------------------------------- weights
 
 
 def _load(
     name: str, weights: str | PathLike[str] | StateDict | None
-) -> tuple[nn.Module, WeightsInfo]:
+) -> tuple[nn.Module, WeightsRecord]:
     """Build a network with weights, loaded strictly, and say which they are.
 
     Half precision is cast up. The tensors are copied: whoever handed in a state dict may go on
     training with it.
     """
     if isinstance(weights, Mapping):
-        info, state = WeightsInfo("state dict", _hash_tensors(weights)), weights
+        info, state = WeightsRecord.of_tensors(weights), weights
     else:
         label, path = _find_weights(name) if weights is None else (str(weights), Path(weights))
         if not path.is_file():
             raise InputError(f"There is no file {path}; give weights that exist, or none.")
-        info, state = WeightsInfo(label, _hash_file(path)), checkpoints.load_state_dict(path)
+        info, state = WeightsRecord.of_file(label, path), checkpoints.load_state_dict(path)
     network = _outline(name)
     wanted = network.state_dict()
     difference = _difference(wanted, state)
@@ -326,21 +296,3 @@ def _outline(name: str) -> nn.Module:
     """A network with shapes but no memory behind them, until weights are assigned."""
     with torch.device("meta"):
         return build_network(name)
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
-
-
-def _hash_tensors(state: StateDict) -> str:
-    digest = hashlib.sha256()
-    for key, tensor in state.items():
-        digest.update(key.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()[:12]

@@ -323,6 +323,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     expect(mask).to_be_hidden()
     expect(page.locator("#picture .note")).to_contain_text("frame 4")
     page.locator("#clear").click()
+    expect(page.locator("#picture .note")).to_contain_text("Click the object")
 
     show_frame(page, 4)
     click(page, x, y)

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 
 import checkpoints
+from checkpoints import WeightsRecord
 from media import InputError
 from tests.golden.formula import fill_, formula_tensor
-from trackers import WeightsInfo, build_network, build_tracker
+from trackers import build_network, build_tracker
 from trackers.boxes import box_iou, xywh_to_xyxy
 from trackers.crops import to_tensor
 from trackers.models.layers import DropPath, sincos_position_table
@@ -253,7 +254,7 @@ def test_tracker_is_upstreams_frame_by_frame(golden, check, run: str) -> None:
         flat = frame.ravel().astype(np.int64)
         assert [flat.sum(), (flat * (np.arange(flat.size) % 1009)).sum() % 1_000_003] == [*checksum]
     tracker = MixFormerV2Tracker(
-        golden_network(), weights=WeightsInfo("formula", ""), mode="benchmark", **RUNS[run]
+        golden_network(), weights=WeightsRecord("formula", ""), mode="benchmark", **RUNS[run]
     )
     tracker.initialize(frames[0], [60, 80, 108, 120])
     tracker.templates.decay = 0.9 if "decay090" in run else 1.0
@@ -277,7 +278,7 @@ def tiny_tracker(**options) -> MixFormerV2Tracker:
         "mixformerv2_small", depth=2, dim=48, heads=3, search_size=64, template_size=32
     )
     network.eval().requires_grad_(False)
-    return MixFormerV2Tracker(network, weights=WeightsInfo("random", ""), **options)
+    return MixFormerV2Tracker(network, weights=WeightsRecord("random", ""), **options)
 
 
 def act(tracker: MixFormerV2Tracker, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
@@ -347,7 +348,7 @@ def test_network_without_score_head_tracks_with_a_nan_score() -> None:
     torch.manual_seed(0)
     small = {"depth": 1, "dim": 48, "heads": 3, "search_size": 64, "template_size": 32}
     network = build_network("mixformerv2_student8", **small)
-    tracker = MixFormerV2Tracker(network.eval(), weights=WeightsInfo("", ""), update_interval=1)
+    tracker = MixFormerV2Tracker(network.eval(), weights=WeightsRecord("", ""), update_interval=1)
     tracker.initialize(random_frame(), [20, 40, 60, 80])
     for _ in range(8):
         track = tracker.track(random_frame())

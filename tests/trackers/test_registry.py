@@ -13,6 +13,7 @@ from torch import nn
 
 import checkpoints
 from media import InputError
+from media.device import resolve_device
 from trackers import base, build_network, build_tracker, list_networks, list_trackers, register
 
 SEED = Path(checkpoints.__file__).parent / "mixformerv2_small_seed.safetensors"
@@ -166,7 +167,7 @@ def test_weights_of_another_network_are_refused_in_one_sentence(
 
 
 def test_auto_is_a_device_of_this_machine() -> None:
-    device = base.resolve_device("auto")
+    device = resolve_device("auto")
     assert device.type == ("cuda" if torch.cuda.is_available() else device.type)
     assert torch.zeros(1, device=device).device.type == device.type
 

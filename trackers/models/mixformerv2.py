@@ -27,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trackers.base import Mode, Track, WeightsInfo, check_box, check_frame, register
+from checkpoints import WeightsRecord
+from trackers.base import Mode, Track, check_box, check_frame, register
 from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
 from trackers.crops import SquareCrop, to_tensor
 from trackers.models.layers import DropPath, Mlp, PatchEmbed, sincos_position_table
@@ -350,7 +351,7 @@ class MixFormerV2Tracker:
         self,
         network: MixFormerV2,
         *,
-        weights: WeightsInfo,
+        weights: WeightsRecord,
         mode: Mode = "robust",
         search_factor: float = 4.5,
         update_interval: int | None = None,

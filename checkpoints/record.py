@@ -1,0 +1,48 @@
+"""Which weights a model runs, for the record of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpoints.store import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+
+DIGITS = 12
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """Name and content of weights in use.
+
+    Attributes:
+        name: of the checkpoint, or the path of a file, or "state dict".
+        sha256: of the file, or of a state dict's keys and values; the first 12 digits.
+    """
+
+    name: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (sha256 {self.sha256})"
+
+    @classmethod
+    def of_file(cls, name: str, path: Path) -> WeightsRecord:
+        return cls(name, sha256_of(path)[:DIGITS])
+
+    @classmethod
+    def of_tensors(cls, state: Mapping[str, torch.Tensor]) -> WeightsRecord:
+        import torch  # late, so that fetching needs no torch
+
+        digest = hashlib.sha256()
+        for key, tensor in state.items():
+            digest.update(key.encode())
+            # As bytes, because numpy has no bfloat16.
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(plain.numpy().tobytes())
+        return cls("state dict", digest.hexdigest()[:DIGITS])
