@@ -5,7 +5,6 @@ from segmenters.base import (
     Embedding,
     Prompt,
     Segmenter,
-    Weights,
     build_segmenter,
     list_segmenters,
 )
@@ -15,7 +14,6 @@ __all__ = [
     "Embedding",
     "Prompt",
     "Segmenter",
-    "Weights",
     "build_segmenter",
     "list_segmenters",
 ]

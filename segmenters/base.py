@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import checkpoints
-from checkpoints.store import sha256_of
+from checkpoints import WeightsRecord
 from media import InputError
+from media.device import resolve_device
 
 MASK_INPUT_SIZE = (256, 256)  # of the low-resolution logits, in and out
 
@@ -140,21 +141,6 @@ class Embedding:
     size: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Which weights a model runs, for the record of a run.
-
-    Attributes:
-        name: The segmenter's name.
-        path: The file, or None when a state dict was given.
-        sha256: Of that file, in hex.
-    """
-
-    name: str
-    path: Path | None = None
-    sha256: str | None = None
-
-
 class Segmenter(Protocol):
     """Turns prompts about one frame into masks.
 
@@ -162,7 +148,7 @@ class Segmenter(Protocol):
     instance, and a prompt on a frame already encoded costs only the small decoder.
     """
 
-    weights: Weights
+    weights: WeightsRecord
 
     def encode(self, frame: np.ndarray) -> Embedding:
         """Look at an RGB uint8 (h, w, 3) frame. The slow part, once per frame."""
@@ -191,7 +177,7 @@ def register(name: str, factory: Factory) -> None:
 
 def load_weights(
     network: nn.Module, name: str, weights: WeightsSource, *, unused: Sequence[str] = ()
-) -> Weights:
+) -> WeightsRecord:
     """Fill a network strictly: every key of the file is used once, and none is missing.
 
     Args:
@@ -204,33 +190,20 @@ def load_weights(
         checkpoints.CheckpointError: The file is missing, damaged, or made for another network.
     """
     if isinstance(weights, Mapping):
-        used, state = Weights(name), dict(weights)
+        used, state = WeightsRecord.of_tensors(weights), dict(weights)
     else:
         path = checkpoints.path(name) if weights is None else Path(weights)
         state = checkpoints.load_state_dict(path)
-        used = Weights(name, path, sha256_of(path))
+        used = WeightsRecord.of_file(name if weights is None else str(path), path)
     state = {key: value for key, value in state.items() if key not in unused}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        source = used.path or "The given state dict"
+        source = "The given state dict" if isinstance(weights, Mapping) else str(path)
         raise checkpoints.CheckpointError(
             f"{source} does not hold weights of {name}: {str(error).splitlines()[1].strip()}"
         ) from error
     return used
-
-
-def _resolve_device(device: str) -> torch.device:
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {device!r} is not available here; use auto, cpu, cuda, cuda:1 or mps."
-        ) from error
-    return torch.device(device)
 
 
 def _discover() -> None:
@@ -263,4 +236,4 @@ def build_segmenter(name: str, *, device: str = "auto", weights: WeightsSource =
     names = list_segmenters()
     if name not in names:
         raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(names)}.")
-    return _FACTORIES[name](_resolve_device(device), weights)
+    return _FACTORIES[name](resolve_device(device), weights)

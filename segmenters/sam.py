@@ -16,12 +16,12 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from checkpoints import WeightsRecord
 from media import InputError
 from segmenters.base import (
     Candidate,
     Embedding,
     Prompt,
-    Weights,
     WeightsSource,
     load_weights,
     register,
@@ -41,7 +41,7 @@ class SamSegmenter:
         device: Where to run.
     """
 
-    def __init__(self, network: Sam, weights: Weights, device: torch.device) -> None:
+    def __init__(self, network: Sam, weights: WeightsRecord, device: torch.device) -> None:
         self.network = network.to(device).eval()
         self.weights = weights
         self._device = device

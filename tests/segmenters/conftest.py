@@ -7,7 +7,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import nn
 
-from segmenters.base import Weights
+from checkpoints import WeightsRecord
 from segmenters.mobile_sam import build_network
 from segmenters.sam import SamSegmenter
 
@@ -26,4 +26,4 @@ def small_sam() -> Sam:
 
 @pytest.fixture(scope="session")
 def small(small_sam: Sam) -> SamSegmenter:
-    return SamSegmenter(small_sam, Weights("small"), torch.device("cpu"))
+    return SamSegmenter(small_sam, WeightsRecord("small", ""), torch.device("cpu"))

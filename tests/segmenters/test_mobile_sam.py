@@ -53,13 +53,12 @@ def embeddings(official: SamSegmenter) -> dict[str, Embedding]:
 
 def test_weights_are_told(official: SamSegmenter) -> None:
     assert official.weights.name == "mobile_sam"
-    assert official.weights.path == checkpoints.path("mobile_sam")
-    assert official.weights.sha256 == checkpoints.CHECKPOINTS["mobile_sam"].sha256
+    known = checkpoints.CHECKPOINTS["mobile_sam"].sha256
+    assert known is not None and known.startswith(official.weights.sha256)
 
 
 def test_the_official_file_holds_just_our_keys(official: SamSegmenter) -> None:
-    assert official.weights.path is not None
-    file = checkpoints.load_state_dict(official.weights.path)
+    file = checkpoints.load_state_dict(checkpoints.path("mobile_sam"))
     ours = build_network().state_dict()
     assert sorted(file) == sorted([*ours, *UNUSED_KEYS])
     assert all(file[key].shape == value.shape for key, value in ours.items())
