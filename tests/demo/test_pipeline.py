@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import av
 import numpy as np
 import pytest
 
+import checkpoints
 from demo import pipeline
 from demo.failures import Cancelled
 from demo.pipeline import run
 from demo.project import ObjectPrompt, Settings
 from media import InputError
 from media.masks import save_mask
-from media.video import open_video
+from media.video import VideoWriter, open_video
 from tests.demo.square import (
     COUNT,
     HEIGHT,
@@ -70,6 +72,33 @@ def test_remove_writes_all_results(clip: Path, tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "run.json").read_text())
     assert summary["weights"] == {"tracker": "colour", "segmenter": "colour", "inpainter": "grey"}
     assert "painted grey" in summary["notes"]
+
+
+def test_uneven_time_stamps_are_kept(tmp_path: Path) -> None:
+    """A variable frame rate comes out as it went in, and so does where the video starts."""
+    stamps = np.cumsum([0, 1, 3, 1, 2, 7, 1, 1, 2, 1]) * 90_000 // 24
+    source = tmp_path / "uneven.mp4"
+    with VideoWriter(
+        source, size=(HEIGHT, WIDTH), fps=Fraction(24), time_base=Fraction(1, 90_000)
+    ) as writer:
+        for index, pts in enumerate(stamps):
+            writer.write(square_frame(index), int(pts), 3750)
+    run(source, tmp_path / "o", [prompt()], Settings(do="remove"))
+    with open_video(source) as before:
+        for name in ("tracked.mp4", "segmented.mp4", "removed.mp4"):
+            with open_video(tmp_path / "o" / name) as after:
+                scale = after.info.time_base / before.info.time_base
+                assert [p * scale for p in after.pts] == list(before.pts) == list(stamps)
+                assert [d * scale for d in after.durations] == list(before.durations)
+
+
+def test_sound_of_a_real_film_is_kept_bit_by_bit(tmp_path: Path) -> None:
+    film = checkpoints.find("sample_bunny")
+    if film is None:
+        pytest.skip("needs a clip: python -m checkpoints fetch sample_bunny")
+    box = ObjectPrompt(id=1, name="rabbit", color="#ff8800", box=(400, 100, 800, 600))
+    run(film, tmp_path, [box], Settings(end=2))
+    assert audio_md5(tmp_path / "tracked.mp4") == audio_md5(film)
 
 
 def test_tracks_have_the_documented_form(clip: Path, tmp_path: Path) -> None:

@@ -140,6 +140,6 @@ def test_vit_b_takes_official_weights() -> None:
     assert len(state) == 314
     assert state["image_encoder.pos_embed"].shape == (1, 64, 64, 768)
     segmenter = build_segmenter("sam_vit_b", device="cpu", weights=state)
-    assert segmenter.weights.name == "sam_vit_b"
+    assert segmenter.weights.name == "state dict"
     answers = segmenter.predict(Embedding(torch.randn(1, 256, 64, 64), (30, 40)), [Prompt(BOX / 4)])
     assert answers[0][0].mask.shape == (30, 40)
