@@ -10,7 +10,7 @@ Importing this package imports neither torch nor the network.
 from checkpoints.errors import CheckpointError, UsageError
 from checkpoints.loading import load_state_dict
 from checkpoints.record import WeightsRecord
-from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint
+from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint, Stage
 from checkpoints.store import fetch, find, first_available, folder, path, state, verify
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "PREFERRED",
     "Checkpoint",
     "CheckpointError",
+    "Stage",
     "UsageError",
     "WeightsRecord",
     "fetch",

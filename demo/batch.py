@@ -22,8 +22,9 @@ from demo.cli import (
     settings_from,
 )
 from demo.failures import EXIT_FAILED, EXIT_OK, Cancelled, explain
-from demo.pipeline import Models, run
+from demo.pipeline import Models
 from demo.project import ObjectPrompt, Settings, object_color
+from demo.run import run
 from media import InputError
 
 VIDEO_SUFFIXES = {

@@ -113,9 +113,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     span.add_argument("--end", type=int, metavar="N", help="the frame after the last one")
     span.add_argument("--trim", action="store_true", help="write that part only, sound included")
     how = parser.add_argument_group("how")
-    how.add_argument("--tracker", default=defaults.tracker, help="default %(default)s")
-    how.add_argument("--segmenter", default=defaults.segmenter, help="default %(default)s")
-    how.add_argument("--inpainter", default=defaults.inpainter, help="default %(default)s")
+    for stage in ("tracker", "segmenter", "inpainter"):
+        how.add_argument(
+            f"--{stage}", default="auto", metavar="NAME",
+            help="default auto: the best whose weights are on this machine",
+        )  # fmt: skip
     how.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1 or mps")
     how.add_argument(
         "--dilate", type=int, metavar="PIXELS",
@@ -171,15 +173,17 @@ class Progress:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.desc != stage:
+        if self._bar is None or self._stage != stage:
             self.close()
+            self._stage = stage
             # A log file gets a line every 10 seconds instead of ten a second.
             interval = 0.2 if sys.stderr.isatty() else 10.0
-            self._bar = tqdm(total=total, unit="frame", mininterval=interval, dynamic_ncols=True)
-            self._bar.set_description_str(stage, refresh=False)
-            self._bar.desc = stage
+            self._bar = tqdm(
+                desc=stage, total=total, unit="frame", mininterval=interval, dynamic_ncols=True
+            )
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -191,8 +195,8 @@ class Progress:
 def run_one(
     source: Path, out: Path, objects: list[ObjectPrompt], settings: Settings, **how: Any
 ) -> int:
-    """Do one video and say what was written; `how` goes to `pipeline.run`."""
-    from demo.pipeline import run  # loads torch, which --help can do without
+    """Do one video and say what was written; `how` goes to `demo.run.run`."""
+    from demo.run import run  # loads torch, which --help can do without
 
     progress = Progress()
     began = time.perf_counter()

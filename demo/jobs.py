@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from demo import pipeline
 from demo.failures import EXIT_BAD_INPUT, Cancelled, explain
-from demo.pipeline import Result
 from demo.project import ObjectPrompt, Settings, Task
+from demo.run import Result
+from demo.run import run as run_once
 from media import InputError
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
-# Like `demo.pipeline.run`.
+# Like `demo.run.run`.
 Run = Callable[..., Result]
 
 ARCHIVE = "masks_and_tracks.zip"
@@ -114,7 +114,7 @@ class Jobs:
     """
 
     def __init__(
-        self, run: Run = pipeline.run, *, max_waiting: int = 16, keep_seconds: float = 86_400.0
+        self, run: Run = run_once, *, max_waiting: int = 16, keep_seconds: float = 86_400.0
     ) -> None:
         self._run = run
         self._max_waiting = max_waiting
@@ -137,7 +137,7 @@ class Jobs:
 
         Args:
             shelves: where the folder with the finished files is made; its name is the job's id.
-            options: what else `demo.pipeline.run` takes.
+            options: what else `demo.run.run` takes.
 
         Raises:
             InputError: too many others are waiting.

@@ -100,6 +100,7 @@ class Settings:
         do: `track` writes boxes, `segment` masks as well, `remove` also paints the objects away.
         start, end: frames start <= i < end are worked on; None = from the first, to the last.
         trim: write only that range (sound included) instead of the whole video.
+        tracker, segmenter, inpainter: names of models; auto = the best one whose weights are here.
         dilate: pixels by which masks grow before painting; None = by the object's size.
     """
 
@@ -107,9 +108,9 @@ class Settings:
     start: int | None = None
     end: int | None = None
     trim: bool = False
-    tracker: str = "mixformerv2_small"
-    segmenter: str = "mobile_sam"
-    inpainter: str = "propagation"
+    tracker: str = "auto"
+    segmenter: str = "auto"
+    inpainter: str = "auto"
     device: str = "auto"
     dilate: int | None = None
 

@@ -437,7 +437,7 @@ class Workspace:
 
     def models_in_use(self) -> list[tuple[str, str, str]]:
         """(role, name, weights or what is wrong with them) of the models a run would use."""
-        settings = self.options.settings
+        settings = self.models.settings
         rows = []
         for role, name, build in (
             ("follow", settings.tracker, self.models.tracker),

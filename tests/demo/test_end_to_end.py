@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import checkpoints
-from demo.pipeline import run
 from demo.project import ObjectPrompt, Settings
+from demo.run import run
 from media.masks import MaskFolder, load_mask
 from media.video import open_video
 

@@ -14,8 +14,8 @@ import pytest
 from checkpoints import CheckpointError
 from demo.failures import Cancelled
 from demo.jobs import Job, Jobs, Progress
-from demo.pipeline import Result
 from demo.project import Settings
+from demo.run import Result
 from media import InputError
 
 

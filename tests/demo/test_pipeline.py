@@ -16,8 +16,8 @@ import pytest
 import checkpoints
 from demo import pipeline
 from demo.failures import Cancelled
-from demo.pipeline import run
 from demo.project import ObjectPrompt, Settings
+from demo.run import run
 from media import InputError
 from media.masks import save_mask
 from media.video import VideoWriter, open_video
@@ -279,3 +279,20 @@ def test_input_is_never_written(clip: Path, tmp_path: Path) -> None:
     before = clip.read_bytes(), clip.stat().st_mtime_ns
     run(clip, tmp_path, [prompt()], Settings(do="remove"))
     assert (clip.read_bytes(), clip.stat().st_mtime_ns) == before
+
+
+def test_auto_takes_the_best_model_whose_weights_are_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here: set[str] = {"mixformerv2_small_seed", "mobile_sam"}
+    monkeypatch.setattr(
+        pipeline.checkpoints, "find", lambda name: tmp_path if name in here else None
+    )
+    chosen = pipeline.choose_models(Settings())
+    assert (chosen.tracker, chosen.segmenter, chosen.inpainter) == (
+        "mixformerv2_small", "mobile_sam", "propagation",
+    )  # fmt: skip
+    here |= {"mixformerv2_base", "sam_vit_b"}
+    chosen = pipeline.choose_models(Settings())
+    assert (chosen.tracker, chosen.segmenter) == ("mixformerv2_base", "sam_vit_b")
+    assert pipeline.choose_models(Settings(segmenter="mobile_sam")).segmenter == "mobile_sam"

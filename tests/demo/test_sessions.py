@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from checkpoints import CheckpointError
-from demo import pipeline
+from demo import run as runs
 from demo.jobs import Jobs
 from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
@@ -178,7 +178,7 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
 @pytest.mark.parametrize("task", ["track", "segment", "remove"])
 def test_the_page_has_words_for_every_stage(task: Task, clip: Path, tmp_path: Path) -> None:
     seen: dict[str, None] = {}
-    pipeline.run(
+    runs.run(
         clip, tmp_path, [ObjectPrompt(1, "it", "#ff0000", box=square_box(0))],
         Settings(do=task, device="cpu"), report=lambda stage, *_: seen.setdefault(stage),
     )  # fmt: skip
@@ -232,11 +232,11 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
 
     go = threading.Event()
 
-    def run(source: Path, folder: Path, *rest: object, **options: object) -> pipeline.Result:
+    def run(source: Path, folder: Path, *rest: object, **options: object) -> runs.Result:
         go.wait(20)
         folder.mkdir()
         (folder / "run.json").write_text("{}")
-        return pipeline.Result(folder, [], [], {})
+        return runs.Result(folder, [], [], {})
 
     space = Workspace(Options(tmp_path / "work", settings=Settings(device="cpu")), Jobs(run))
     session = space.open(clip, "a.mp4")
