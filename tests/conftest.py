@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.golden.differences import check, pytest_configure, pytest_terminal_summary
+
+__all__ = ["check", "pytest_configure", "pytest_terminal_summary", "shared"]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
