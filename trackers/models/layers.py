@@ -1,4 +1,4 @@
-"""Parts of a plain vision transformer that more than one tracker is built from."""
+"""Parts that more than one tracker is built from: a vision transformer's, and mixed attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+# Keys and values of one block's template tokens, each (b, heads, tokens, dim / heads).
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+# --------------------------------------------------------------------------- positions and patches
 
 
 def sincos_position_table(grid: int, dim: int) -> torch.Tensor:
@@ -29,6 +34,12 @@ def sincos_position_table(grid: int, dim: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([columns, rows], axis=1)[None])
 
 
+def fixed_positions(size: int, dim: int) -> nn.Parameter:
+    """The table for a crop of `size` pixels: a constant, yet upstream keeps it in checkpoints."""
+    table = sincos_position_table(size // PatchEmbed.patch, dim)
+    return nn.Parameter(table, requires_grad=False)
+
+
 class PatchEmbed(nn.Module):
     """Cut images into patches of 16 x 16 pixels: (b, 3, h, w) to (b, h * w / 256, dim)."""
 
@@ -40,6 +51,16 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
+
+
+def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+    """A 3 x 3 convolution with bias, BatchNorm and ReLU, as the convolutional heads stack them."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+# ------------------------------------------------------------------------------------------ blocks
 
 
 class Mlp(nn.Module):
@@ -66,3 +87,83 @@ class DropPath(nn.Module):
             return x
         keep = 1.0 - self.rate
         return x * x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(keep) / keep
+
+
+class AttentionHeads(nn.Module):
+    """The projections around an attention; a subclass says which token sees which."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(b, n, parts * dim) to (parts, b, heads, n, dim / heads)."""
+        return x.unflatten(-1, (-1, self.heads, self.qkv.in_features // self.heads)).permute(
+            2, 0, 3, 1, 4
+        )
+
+    def _join_heads(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+# ------------------------------------------------------------------- mixed attention of MixFormer
+
+
+class MixedAttention(AttentionHeads):
+    """Attention in which template tokens see templates only and all others see everything."""
+
+    def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
+        """Mix (b, n, dim) tokens, of which the first `templates` belong to templates."""
+        q, k, v = self._split_heads(self.qkv(x))
+        t = templates
+        mixed = [
+            F.scaled_dot_product_attention(q[:, :, :t], k[:, :, :t], v[:, :, :t]),
+            F.scaled_dot_product_attention(q[:, :, t:], k, v),
+        ]
+        return self._join_heads(torch.cat(mixed, dim=2))
+
+    def cached(
+        self, x: torch.Tensor, context: KeysValues | None, queries: int
+    ) -> tuple[torch.Tensor, KeysValues]:
+        """Let the last `queries` of the (b, n, dim) tokens see `context` and all n tokens.
+
+        Returns:
+            The (b, queries, dim) result, and the keys and values of the n tokens themselves.
+        """
+        dim = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (q,) = self._split_heads(F.linear(x[:, -queries:], weight[:dim], bias[:dim]))
+        own_k, own_v = k, v = self._split_heads(F.linear(x, weight[dim:], bias[dim:]))
+        if context is not None:
+            k, v = torch.cat([context[0], own_k], dim=2), torch.cat([context[1], own_v], dim=2)
+        return self._join_heads(F.scaled_dot_product_attention(q, k, v)), (own_k, own_v)
+
+
+class MixedBlock(nn.Module):
+    """A transformer block, normalized first. LayerNorm eps 1e-6, unlike the heads."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = MixedAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+        # Of both residual branches; MixFormerV2 fades it to 0 in a block that is to be removed.
+        self.coefficient = 1.0
+
+    def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
+        """(b, n, dim) to the same; the first `templates` tokens see only each other."""
+        attended = self.drop_path(self.attn(self.norm1(x), templates))
+        x = torch.add(x, attended, alpha=self.coefficient)
+        return torch.add(x, self.drop_path(self.mlp(self.norm2(x))), alpha=self.coefficient)
+
+    def cached(
+        self, x: torch.Tensor, context: KeysValues | None, queries: int
+    ) -> tuple[torch.Tensor, KeysValues]:
+        """As `forward` in inference, for the last `queries` tokens; see `MixedAttention.cached`."""
+        attended, own = self.attn.cached(self.norm1(x), context, queries)
+        x = torch.add(x[:, -queries:], attended, alpha=self.coefficient)
+        return torch.add(x, self.mlp(self.norm2(x)), alpha=self.coefficient), own

@@ -1,6 +1,7 @@
 """MixFormerV2: a transformer without convolutions that reads a box from four tokens.
 
-All of it in this file, to be read downwards: attention, backbone, heads, network, tracker, presets.
+To be read downwards: backbone, heads, network, tracker, presets. Its blocks are in layers.py, because
+MixViT (mixvit.py) has the same.
 Paper: Cui et al., "MixFormerV2: Efficient Fully Transformer Tracking", NeurIPS 2023
 (arXiv 2305.15896). Upstream: MCG-NJU/MixFormerV2 @ 10414383, whose checkpoints load unchanged.
 
@@ -24,94 +25,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from checkpoints import WeightsRecord
 from trackers.base import Mode, Track, check_box, check_frame, register
 from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
 from trackers.crops import SquareCrop, to_tensor
-from trackers.models.layers import DropPath, Mlp, PatchEmbed, sincos_position_table
+from trackers.models.layers import KeysValues, MixedBlock, PatchEmbed, fixed_positions
 from trackers.presence import Presence
 from trackers.templates import OnlineTemplates
 
-# Keys and values of one block's template tokens, each (b, heads, tokens, dim / heads).
-KeysValues = tuple[torch.Tensor, torch.Tensor]
-
-
 # ------------------------------------------------------------------------------------------ parts
-
-
-class MixedAttention(nn.Module):
-    """Attention in which template tokens see templates only and all others see everything."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
-        """Mix (b, n, dim) tokens, of which the first `templates` belong to templates."""
-        q, k, v = self._split_heads(self.qkv(x))
-        t = templates
-        mixed = [
-            F.scaled_dot_product_attention(q[:, :, :t], k[:, :, :t], v[:, :, :t]),
-            F.scaled_dot_product_attention(q[:, :, t:], k, v),
-        ]
-        return self._join_heads(torch.cat(mixed, dim=2))
-
-    def cached(
-        self, x: torch.Tensor, context: KeysValues | None, queries: int
-    ) -> tuple[torch.Tensor, KeysValues]:
-        """Let the last `queries` of the (b, n, dim) tokens see `context` and all n tokens.
-
-        Returns:
-            The (b, queries, dim) result, and the keys and values of the n tokens themselves.
-        """
-        dim = x.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        (q,) = self._split_heads(F.linear(x[:, -queries:], weight[:dim], bias[:dim]))
-        own_k, own_v = k, v = self._split_heads(F.linear(x, weight[dim:], bias[dim:]))
-        if context is not None:
-            k, v = torch.cat([context[0], own_k], dim=2), torch.cat([context[1], own_v], dim=2)
-        return self._join_heads(F.scaled_dot_product_attention(q, k, v)), (own_k, own_v)
-
-    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
-        """(b, n, parts * dim) to (parts, b, heads, n, dim / heads)."""
-        return x.unflatten(-1, (-1, self.heads, self.qkv.in_features // self.heads)).permute(
-            2, 0, 3, 1, 4
-        )
-
-    def _join_heads(self, x: torch.Tensor) -> torch.Tensor:
-        return self.proj(x.transpose(1, 2).flatten(2))
-
-
-class Block(nn.Module):
-    """A transformer block, normalized first. LayerNorm eps 1e-6, unlike the heads."""
-
-    def __init__(self, dim: int, heads: int, hidden: int, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = MixedAttention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, hidden)
-        self.drop_path = DropPath(drop_path)
-        self.coefficient = 1.0  # of both residual branches; fades to 0 in a block to be removed
-
-    def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
-        """(b, n, dim) to the same; the first `templates` tokens see only each other."""
-        attended = self.drop_path(self.attn(self.norm1(x), templates))
-        x = torch.add(x, attended, alpha=self.coefficient)
-        return torch.add(x, self.drop_path(self.mlp(self.norm2(x))), alpha=self.coefficient)
-
-    def cached(
-        self, x: torch.Tensor, context: KeysValues | None, queries: int
-    ) -> tuple[torch.Tensor, KeysValues]:
-        """As `forward` in inference, for the last `queries` tokens; see `MixedAttention.cached`."""
-        attended, own = self.attn.cached(self.norm1(x), context, queries)
-        x = torch.add(x[:, -queries:], attended, alpha=self.coefficient)
-        return torch.add(x, self.mlp(self.norm2(x)), alpha=self.coefficient), own
 
 
 class Backbone(nn.Module):
@@ -133,19 +57,14 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         # The tables are constants, yet upstream keeps them in its checkpoints, as parameters.
-        self.pos_embed_s = self._fixed_positions(search_size, dim)
-        self.pos_embed_t = self._fixed_positions(template_size, dim)
+        self.pos_embed_s = fixed_positions(search_size, dim)
+        self.pos_embed_t = fixed_positions(template_size, dim)
         self.reg_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 4, dim), std=0.02))
         self.pos_embed_reg = nn.Parameter(torch.zeros(1, 4, dim))
         self.patch_embed = PatchEmbed(dim)
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-        blocks = nn.ModuleList(Block(dim, heads, int(dim * mlp_ratio), rate) for rate in rates)
-        self.blocks = cast("Sequence[Block]", blocks)
-
-    @staticmethod
-    def _fixed_positions(size: int, dim: int) -> nn.Parameter:
-        table = sincos_position_table(size // PatchEmbed.patch, dim)
-        return nn.Parameter(table, requires_grad=False)
+        blocks = nn.ModuleList(MixedBlock(dim, heads, int(dim * mlp_ratio), rate) for rate in rates)
+        self.blocks = cast("Sequence[MixedBlock]", blocks)
 
     def template_tokens(self, template: torch.Tensor) -> torch.Tensor:
         """(b, 3, z, z) to (b, z * z / 256, dim)."""
