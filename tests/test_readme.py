@@ -83,10 +83,10 @@ def test_make_demo_step_by_step(tmp_path: Path) -> None:
     for name in ("tracked.mp4", "segmented.mp4", "removed.mp4"):
         assert str(tmp_path / "out" / name) in done.stdout
         with open_video(tmp_path / "out" / name) as reader:
-            assert len(reader) == 25
+            assert len(reader) == 15
             assert reader.info.size == (272, 640)
             assert reader.info.has_audio
     summary = json.loads((tmp_path / "out" / "run.json").read_text())
     assert "mixformerv2" in summary["weights"]["tracker"]
     tracks = json.loads((tmp_path / "out" / "tracks.json").read_text())
-    assert len(tracks["frames"]) == 25
+    assert len(tracks["frames"]) == 15

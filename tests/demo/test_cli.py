@@ -159,6 +159,8 @@ def test_interrupted_run_leaves_nothing_half_written(
     process = subprocess.Popen(
         [sys.executable, "-m", "demo", "segment", str(clip), "--out", str(out), "--box", BOX],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A test run in the background ignores Ctrl-C, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.time() + 90
     while not (out / "tracked.mp4").exists():
