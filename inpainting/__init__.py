@@ -7,6 +7,7 @@ from inpainting.base import (
     Mask,
     MaskSource,
     build_inpainter,
+    build_network,
     list_inpainters,
     register,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Mask",
     "MaskSource",
     "build_inpainter",
+    "build_network",
     "list_inpainters",
     "register",
 ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from media import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Frame = np.ndarray
 """RGB uint8 (h, w, 3)."""
@@ -54,15 +57,52 @@ class Inpainter(Protocol):
         ...
 
 
+def check_clip(frames: FrameSource, masks: MaskSource, start: int, stop: int | None) -> range:
+    """The frames that `inpaint` is asked for.
+
+    Raises:
+        InputError: There is not one mask per frame, or the range is not inside the clip.
+    """
+    count = len(frames)
+    if len(masks) != count:
+        raise InputError(
+            f"There are {count} frames but {len(masks)} masks; give one mask per frame."
+        )
+    stop = count if stop is None else min(stop, count)
+    if not 0 <= start <= stop:
+        raise InputError(f"The range {start} to {stop} is not inside the {count} frames.")
+    return range(start, stop)
+
+
+def check_mask(mask: Mask, frame: Frame, index: int) -> None:
+    """Raise InputError unless the mask of frame `index` has the frame's size."""
+    if mask.shape != frame.shape[:2]:
+        raise InputError(
+            f"The mask of frame {index} is {mask.shape[1]}x{mask.shape[0]} pixels but the "
+            f"frame is {frame.shape[1]}x{frame.shape[0]}; give masks of the frames' size."
+        )
+
+
 Builder = TypeVar("Builder", bound=Callable[..., Inpainter])
 _BUILDERS: dict[str, Callable[..., Inpainter]] = {}
+_NETWORKS: dict[str, Callable[[], nn.Module]] = {}
 
 
-def register(name: str) -> Callable[[Builder], Builder]:
-    """Make a class or function known as the builder of the inpainter `name`."""
+def register(
+    name: str, *, network: Callable[[], nn.Module] | None = None
+) -> Callable[[Builder], Builder]:
+    """Make a class or function known as the builder of the inpainter `name`.
+
+    Args:
+        name: for `build_inpainter`.
+        network: builds its network without training, for `build_network`; None = it has not just
+            one.
+    """
 
     def add(builder: Builder) -> Builder:
         _BUILDERS[name] = builder
+        if network is not None:
+            _NETWORKS[name] = network
         return builder
 
     return add
@@ -77,11 +117,24 @@ def list_inpainters() -> list[str]:
     return sorted(_BUILDERS)
 
 
+def build_network(name: str) -> nn.Module:
+    """Build an inpainter's network without training it, with the keys of the official checkpoint.
+
+    Raises:
+        InputError: No inpainter with a network of its own has that name.
+    """
+    list_inpainters()
+    if name not in _NETWORKS:
+        known = ", ".join(sorted(_NETWORKS))
+        raise InputError(f"There is no network called {name!r}; choose one of {known}.")
+    return _NETWORKS[name]()
+
+
 def build_inpainter(
     name: str,
     *,
     device: str = "auto",
-    weights: str | Path | None = None,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
     dilate: int | None = None,
     **options: Any,
 ) -> Inpainter:
@@ -90,7 +143,8 @@ def build_inpainter(
     Args:
         name: one of `list_inpainters()`.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        weights: the file to load; None = the one in the checkpoints folder.
+        weights: the file to load, or a state dict if the inpainter is one network; None = the file
+            in the checkpoints folder.
         dilate: pixels by which every mask is grown first, so that it covers the object's soft
             edge; None = by the object's size.
         options: what the inpainter itself understands.

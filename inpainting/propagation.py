@@ -22,7 +22,7 @@ import torch
 
 import checkpoints
 from checkpoints import WeightsRecord
-from inpainting.base import Frame, FrameSource, Mask, MaskSource, register
+from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_clip, register
 from inpainting.compositing import diffuse, feather, grow, match_colours
 from inpainting.spynet import SPyNet, load_basicvsr
 from inpainting.windows import BY_THE_OBJECT, Region, Shot, Step, Window, sample, surroundings
@@ -389,20 +389,11 @@ class PropagationInpainter:
 
         Pixels outside the grown masks, and frames without a mask, come back bit for bit.
         """
-        count = len(frames)
-        if len(masks) != count:
-            raise InputError(
-                f"There are {count} frames but {len(masks)} masks; give one mask per frame."
-            )
-        stop = count if stop is None else min(stop, count)
-        if not 0 <= start <= stop:
-            raise InputError(f"The range {start} to {stop} is not inside the {count} frames.")
-        return self._run(frames, masks, start, stop)
+        return self._run(frames, masks, check_clip(frames, masks, start, stop))
 
-    def _run(
-        self, frames: FrameSource, masks: MaskSource, start: int, stop: int
-    ) -> Iterator[Frame]:
+    def _run(self, frames: FrameSource, masks: MaskSource, span: range) -> Iterator[Frame]:
         self.notes = []
+        start, stop = span.start, span.stop
         if start == stop:
             return
         tally = _Tally()

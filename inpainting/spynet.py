@@ -7,7 +7,7 @@ variant that BasicVSR (Chan et al., CVPR 2021, appendix) and E2FGVI fine-tuned.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import cast
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 LEVELS = 6
 _STRIDE = 2 ** (LEVELS - 1)  # the coarsest level sees the image this many times smaller
-_CHANNELS = (8, 32, 64, 32, 16, 2)
+CHANNELS = (8, 32, 64, 32, 16, 2)
 
 
 def warp(image: Tensor, flow: Tensor, *, padding_mode: str = "zeros") -> Tensor:
@@ -34,8 +34,9 @@ def warp(image: Tensor, flow: Tensor, *, padding_mode: str = "zeros") -> Tensor:
     height, width = image.shape[-2:]
     ys = torch.arange(height, device=flow.device, dtype=flow.dtype)
     xs = torch.arange(width, device=flow.device, dtype=flow.dtype)
-    x = (flow[:, 0] + xs) * (2 / max(width - 1, 1)) - 1
-    y = (flow[:, 1] + ys[:, None]) * (2 / max(height - 1, 1)) - 1
+    # In this order of operations: propagation in E2FGVI multiplies differences of rounding by 1e5.
+    x = 2 * (flow[:, 0] + xs) / max(width - 1, 1) - 1
+    y = 2 * (flow[:, 1] + ys[:, None]) / max(height - 1, 1) - 1
     grid = torch.stack((x, y), dim=-1)
     return F.grid_sample(image, grid, padding_mode=padding_mode, align_corners=True)
 
@@ -46,7 +47,7 @@ class BasicModule(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(_CHANNELS):
+        for inputs, outputs in pairwise(CHANNELS):
             layers += [nn.Conv2d(inputs, outputs, 7, padding=3), nn.ReLU(inplace=True)]
         self.basic_module = nn.Sequential(*layers[:-1])
 
@@ -64,9 +65,10 @@ class SPyNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, level: Callable[[], nn.Module] = BasicModule) -> None:
+        """Build without training; `level` makes a level's network, keyed as its checkpoint is."""
         super().__init__()
-        self.basic_module = nn.ModuleList(BasicModule() for _ in range(LEVELS))
+        self.basic_module = nn.ModuleList(level() for _ in range(LEVELS))
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 

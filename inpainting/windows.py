@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from inpainting.base import Frame, FrameSource, Mask, MaskSource
+from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_mask
 from inpainting.compositing import SOFT_EDGE, dilation_for, grow
 from media import InputError
 
@@ -211,11 +211,7 @@ class Window:
 
     def _read(self, index: int) -> Shot:
         frame, mask = self._frames[index], np.asarray(self._masks[index], bool)
-        if mask.shape != frame.shape[:2]:
-            raise InputError(
-                f"The mask of frame {index} is {mask.shape[1]}x{mask.shape[0]} pixels but the "
-                f"frame is {frame.shape[1]}x{frame.shape[0]}; give masks of the frames' size."
-            )
+        check_mask(mask, frame, index)
         pixels = dilation_for(mask) if self._dilate is None else self._dilate
         self.size = mask.shape
         return Shot(index, frame, grow(mask, pixels), pixels)

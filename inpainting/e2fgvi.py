@@ -1,0 +1,765 @@
+"""E2FGVI: feature propagation along optical flow and a temporal focal transformer.
+
+Li et al., "Towards An End-to-End Framework for Flow-Guided Video Inpainting", CVPR 2022, with the
+state-dict keys of the published files (MCG-NKU/E2FGVI @ 709cbe3). The code is ours, written from
+the paper and from measured numbers; the published weights are CC BY-NC 4.0.
+
+Read downwards: pictures to features and back; flow; propagation of features along it; patches to
+tokens and back; the transformer; the network; which frames the network sees together; the
+inpainter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+import checkpoints
+from checkpoints import CheckpointError, WeightsRecord
+from inpainting.base import (
+    Frame,
+    FrameSource,
+    Mask,
+    MaskSource,
+    build_network,
+    check_clip,
+    check_mask,
+    register,
+)
+from inpainting.compositing import grow
+from inpainting.spynet import CHANNELS, SPyNet, warp
+from media import InputError
+from media.device import resolve_device
+
+FEATURES = 128  # channels of a frame's features, at a quarter of its size
+DIM = 512  # of a token
+HIDDEN = 40  # channels of the picture a block's feed-forward part folds its tokens into
+BLOCKS, HEADS = 8, 4
+WINDOW = (5, 9)  # tokens
+REACH = (2, 4)  # tokens beyond its window, and windows beyond its own, that a token attends to
+GROUPS = 16  # of the deformable convolutions
+MAX_OFFSET = 10.0  # feature pixels by which these may depart from the flow
+FIXED_SIZE = (240, 432)  # the size E2FGVI is bound to by its positional bias
+PAD_TO = (60, 108)  # frames of other sizes are padded to a multiple of this for E2FGVI-HQ
+
+Size = tuple[int, int]
+
+
+# ---------------------------------------------------------------------------- pictures, features
+
+
+class Encoder(nn.Module):
+    """Pictures (n, 3, h, w) to features (n, 128, h/4, w/4); h and w are multiples of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride, groups in (
+            (3, 64, 2, 1), (64, 64, 1, 1), (64, 128, 2, 1), (128, 256, 1, 1), (256, 384, 1, 1),
+            (640, 512, 1, 2), (768, 384, 1, 4), (640, 256, 1, 8), (512, FEATURES, 1, 1),
+        ):  # fmt: skip
+            layers.append(nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups))
+            layers.append(nn.LeakyReLU(0.2))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:8]:
+            x = layer(x)
+        skip = x
+        for index, layer in enumerate(self.layers[8:]):
+            if index and isinstance(layer, nn.Conv2d):  # each group sees its share of both
+                shares = (part.unflatten(1, (layer.groups, -1)) for part in (skip, x))
+                x = torch.cat(tuple(shares), dim=2).flatten(1, 2)
+            x = layer(x)
+        return x
+
+
+class Enlarge(nn.Module):
+    """Twice the size, bilinearly, then a convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
+
+
+def decoder() -> nn.Sequential:
+    """Features (n, 128, h/4, w/4) to pictures (n, 3, h, w), before the tanh."""
+    return nn.Sequential(
+        Enlarge(FEATURES, 128),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(128, 64, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        Enlarge(64, 64),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 3, 3, padding=1),
+    )
+
+
+# ---------------------------------------------------------------------------- flow
+
+
+class _Conv(nn.Module):
+    """A convolution of the flow, under the key `conv` that E2FGVI's files give it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class FlowLevel(nn.Module):
+    """One level of SPyNet: keys `basic_module.{0..4}.conv`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.basic_module = nn.Sequential(*(_Conv(a, b) for a, b in pairwise(CHANNELS)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.basic_module[:-1]:
+            x = F.relu(conv(x))
+        return self.basic_module[-1](x)
+
+
+# ---------------------------------------------------------------------------- propagation
+
+
+class DeformableAlignment(nn.Module):
+    """Fetches features of two earlier frames along the flow, and from beside where it points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(FEATURES, 2 * FEATURES, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(FEATURES))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+        self.conv_offset = nn.Sequential(
+            nn.Conv2d(3 * FEATURES + 4, FEATURES, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(FEATURES, 27 * GROUPS, 3, padding=1),
+        )
+
+    def forward(self, earlier: Tensor, condition: Tensor, flow: Tensor, flow2: Tensor) -> Tensor:
+        """Align.
+
+        Args:
+            earlier: (b, 256, h, w), the features of the last frame and of the one before.
+            condition: (b, 384, h, w), last frame moved along `flow`, this one, the one before the
+                last moved along `flow2`.
+            flow: (b, 2, h, w), x y, from this frame to the last.
+            flow2: from this frame to the one before the last.
+
+        Returns:
+            (b, 128, h, w).
+        """
+        raw = self.conv_offset(torch.cat((condition, flow, flow2), dim=1))
+        offset, mask = raw.split((18 * GROUPS, 9 * GROUPS), dim=1)
+        # Half of the groups belong to each frame; a group has nine taps, a tap y then x.
+        along = torch.cat([f.flip(1).repeat(1, 9 * GROUPS // 2, 1, 1) for f in (flow, flow2)], 1)
+        offset = MAX_OFFSET * offset.tanh() + along
+        return deform_conv2d(
+            earlier, offset, self.weight, self.bias, padding=1, mask=mask.sigmoid()
+        )
+
+
+class Propagation(nn.Module):
+    """Hands features from frame to frame, first back through time, then forth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A frame's features, those of the pass before, the aligned ones.
+        inputs = {"backward_": 2 * FEATURES, "forward_": 3 * FEATURES}
+        self.deform_align = nn.ModuleDict({name: DeformableAlignment() for name in inputs})
+        self.backbone = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Conv2d(channels, FEATURES, 3, padding=1),
+                    nn.LeakyReLU(0.1),
+                    nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+                )
+                for name, channels in inputs.items()
+            }
+        )
+        self.fusion = nn.Conv2d(2 * FEATURES, FEATURES, 1)
+
+    def forward(self, features: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+        """Propagate.
+
+        Args:
+            features: (b, l, 128, h, w).
+            forward: (b, l - 1, 2, h, w), the flows from frame i to i + 1.
+            backward: the same from i + 1 to i.
+
+        Returns:
+            The shape of `features`.
+        """
+        frames = features.unbind(1)
+        # Running back through time, step s would need the flow of frame l - 1 - s. The published
+        # weights were trained with that of frame s - 1 (upstream issues 25, 33, 58), so it is kept.
+        back = self._pass("backward_", [(f,) for f in frames[::-1]], forward)[::-1]
+        forth = self._pass("forward_", list(zip(frames, back, strict=True)), backward)
+        joined = [self.fusion(torch.cat(pair, dim=1)) for pair in zip(back, forth, strict=True)]
+        return torch.stack(joined, dim=1) + features
+
+    def _pass(self, name: str, frames: Sequence[tuple[Tensor, ...]], flows: Tensor) -> list[Tensor]:
+        """Visit frames, each given by its own features and what else is known about it."""
+        results: list[Tensor] = []
+        for step, known in enumerate(frames):
+            aligned = torch.zeros_like(known[0])
+            if step:
+                last, flow = results[-1], flows[:, step - 1]
+                second, flow2, moved2 = aligned, torch.zeros_like(flow), aligned
+                if step > 1:
+                    second = results[-2]
+                    flow2 = flow + warp(flows[:, step - 2], flow)
+                    moved2 = warp(second, flow2)
+                condition = torch.cat((warp(last, flow), known[0], moved2), dim=1)
+                aligned = self.deform_align[name](
+                    torch.cat((last, second), dim=1), condition, flow, flow2
+                )
+            joined = torch.cat((*known, aligned), dim=1)
+            results.append(aligned + self.backbone[name](joined))
+        return results
+
+
+# ---------------------------------------------------------------------------- patches, tokens
+
+PATCH = 7 * 7
+_unfold = partial(F.unfold, kernel_size=7, padding=3, stride=3)
+_fold = partial(F.fold, kernel_size=7, padding=3, stride=3)  # sums where patches overlap
+
+
+def _grid(height: int, width: int) -> Size:
+    """Rows and columns of tokens for features of this size."""
+    return -(-height // 3), -(-width // 3)
+
+
+class SoftSplit(nn.Module):
+    """Features (b, t, 128, h, w) to tokens (b, t, rows, columns, 512), one per 7x7 patch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(FEATURES * PATCH, DIM)
+
+    def forward(self, features: Tensor) -> Tensor:
+        patches = _unfold(features.flatten(0, 1)).transpose(1, 2)
+        tokens = self.embedding(patches).unflatten(1, _grid(*features.shape[-2:]))
+        return tokens.unflatten(0, features.shape[:2])
+
+
+class SoftComposite(nn.Module):
+    """Tokens (b, t, rows, columns, 512) to features (b, t, 128, h, w), overlaps summed up."""
+
+    def __init__(self, fixed: Size | None) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(DIM, FEATURES * PATCH)
+        if fixed:
+            self.bias = nn.Parameter(torch.zeros(FEATURES, *fixed))
+        else:
+            self.bias_conv = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
+        self._fixed = fixed
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        patches = self.embedding(tokens.flatten(2, 3).flatten(0, 1)).transpose(1, 2)
+        features = _fold(patches, size)
+        features = features + self.bias if self._fixed else self.bias_conv(features)
+        return features.unflatten(0, tokens.shape[:2])
+
+
+# ---------------------------------------------------------------------------- transformer
+
+
+def _shifted_windows(grid: Sequence[int], shift: Size, device: torch.device) -> Tensor:
+    """Where the tokens of each window lie after a shift that wraps around the grid.
+
+    Returns:
+        int64 (window rows, window columns, 45): positions in the flattened grid.
+    """
+    rows, columns = (
+        (torch.arange(length, device=device) + by).remainder(length).view(-1, window)
+        for length, by, window in zip(grid, shift, WINDOW, strict=True)
+    )
+    return (rows[:, None, :, None] * grid[1] + columns[None, :, None, :]).flatten(2)
+
+
+_DIAGONALS = tuple(product((REACH[0], -REACH[0]), (REACH[1], -REACH[1])))
+
+
+def _outside_window() -> Tensor:
+    """Which tokens of the four diagonally shifted windows, one after another, lie outside of it."""
+    places = product(_DIAGONALS, range(WINDOW[0]), range(WINDOW[1]))
+    outside = (
+        y + dy not in range(WINDOW[0]) or x + dx not in range(WINDOW[1])
+        for (dy, dx), y, x in places
+    )
+    return torch.tensor([index for index, out in enumerate(outside) if out])
+
+
+class FocalAttention(nn.Module):
+    """Attention through time from a window's tokens to those in it, round it, and far away.
+
+    In each frame a window sees its own tokens; a ring of tokens round it; and one pooled token of
+    each window near it. The ring wraps around the border of the picture, and the four places it is
+    made of overlap, so that some of its tokens count twice: both as published.
+    """
+
+    valid_ind_rolled: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(DIM, 3 * DIM)
+        self.proj = nn.Linear(DIM, DIM)
+        self.register_buffer("valid_ind_rolled", _outside_window())
+
+    def forward(self, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            tokens: (b, t, rows, columns, 512).
+            pooled: (b, t, rows/5, columns/9, 512).
+
+        Returns:
+            The shape of `tokens`.
+        """
+        grid = tokens.shape[2:4]
+        queries, keys, values = self.qkv(tokens).flatten(2, 3).chunk(3, dim=-1)
+        _, far_keys, far_values = self.qkv(pooled).chunk(3, dim=-1)
+        own = _shifted_windows(grid, (0, 0), tokens.device)
+        shifted = [_shifted_windows(grid, shift, tokens.device) for shift in _DIAGONALS]
+        ring = torch.cat(shifted, dim=-1)[..., self.valid_ind_rolled]
+        near = torch.cat((own, ring), dim=-1)
+        result = torch.empty_like(queries)
+        # Window by window, so that memory does not grow with their number.
+        for row, column in product(range(near.shape[0]), range(near.shape[1])):
+            # Upstream gives places beyond the picture zero keys and the logit -100; exp(-100) is
+            # nothing, so they are left out.
+            far = (
+                slice(None), slice(None),
+                slice(max(row - REACH[0], 0), row + REACH[0] + 1),
+                slice(max(column - REACH[1], 0), column + REACH[1] + 1),
+            )  # fmt: skip
+            some = near[row, column]
+            attended = F.scaled_dot_product_attention(
+                _heads(queries[:, :, own[row, column]]),
+                _heads(torch.cat((keys[:, :, some], far_keys[far].flatten(2, 3)), dim=2)),
+                _heads(torch.cat((values[:, :, some], far_values[far].flatten(2, 3)), dim=2)),
+            )
+            attended = attended.transpose(1, 2).flatten(2).unflatten(1, (tokens.shape[1], -1))
+            result[:, :, own[row, column]] = attended
+        return self.proj(result).view_as(tokens)
+
+
+def _heads(tokens: Tensor) -> Tensor:
+    """(b, t, n, 512) to (b, heads, t * n, 512 / heads)."""
+    return tokens.flatten(1, 2).unflatten(2, (HEADS, -1)).transpose(1, 2)
+
+
+class FusionFeedForward(nn.Module):
+    """A feed-forward part whose hidden layer mixes neighbours: patches folded and taken again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Linear(DIM, HIDDEN * PATCH))
+        self.conv2 = nn.Sequential(nn.GELU(), nn.Linear(HIDDEN * PATCH, DIM))
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        patches = self.conv1(tokens.flatten(2, 3).flatten(0, 1)).transpose(1, 2)
+        overlap = _fold(patches.new_ones(1, PATCH, patches.shape[2]), size)
+        patches = _unfold(_fold(patches, size) / overlap)
+        return self.conv2(patches.transpose(1, 2)).view_as(tokens)
+
+
+class Block(nn.Module):
+    """One block of the temporal focal transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool_layers = nn.ModuleList([nn.Linear(WINDOW[0] * WINDOW[1], 1)])
+        self.norm1 = nn.LayerNorm(DIM)
+        self.attn = FocalAttention()
+        self.norm2 = nn.LayerNorm(DIM)
+        self.mlp = FusionFeedForward()
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        """Tokens (b, t, rows, columns, 512) of features of `size` to the same shape."""
+        normed = self.norm1(tokens)
+        windows = normed.unflatten(3, (-1, WINDOW[1])).unflatten(2, (-1, WINDOW[0]))
+        windows = windows.permute(0, 1, 2, 4, 6, 3, 5).flatten(5)
+        pooled = self.pool_layers[0](windows).squeeze(-1)
+        tokens = tokens + self.attn(normed, pooled)
+        return tokens + self.mlp(self.norm2(tokens), size)
+
+
+# ---------------------------------------------------------------------------- the network
+
+
+class E2FGVI(nn.Module):
+    """Paints what is missing in some consecutive frames, with the help of frames far away.
+
+    The network is never told where the holes are: it sees grey there.
+    """
+
+    def __init__(self, size: Size | None = None) -> None:
+        """Build without training.
+
+        Args:
+            size: (height, width) of the frames: E2FGVI, bound to it; None: E2FGVI-HQ.
+        """
+        super().__init__()
+        self.size = size
+        self.encoder = Encoder()
+        self.decoder = decoder()
+        self.feat_prop_module = Propagation()
+        self.ss = SoftSplit()
+        self.sc = SoftComposite((size[0] // 4, size[1] // 4) if size else None)
+        self.transformer = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.update_spynet = SPyNet(FlowLevel)
+
+    def forward(
+        self, frames: Tensor, num_local: int, *, paint_references: bool = True
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Paint.
+
+        Args:
+            frames: (b, t, 3, h, w) RGB in [-1, 1], 0 where something is to be painted; `num_local`
+                consecutive frames, then reference frames of any other times.
+            num_local: how many are consecutive, at least 1.
+            paint_references: False leaves the reference frames out of the result, which is all the
+                same otherwise.
+
+        Returns:
+            The frames (b * t, 3, h, w) in [-1, 1], painted all over; and the flows between
+            consecutive frames, i to i + 1 and i + 1 to i, each (b, num_local - 1, 2, h/4, w/4), x
+            y, in feature pixels.
+
+        Raises:
+            InputError: The network does not work at this size.
+        """
+        self._check_size(*frames.shape[-2:])
+        features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        size = features.shape[-2:]
+        flows = self.flows(frames[:, :num_local])
+        local = self.feat_prop_module(features[:, :num_local], *flows)
+        features = torch.cat((local, features[:, num_local:]), dim=1)
+        tokens = self.ss(features)
+        for block in self.transformer:
+            tokens = block(tokens, size)
+        wanted = slice(None) if paint_references else slice(num_local)
+        features = features[:, wanted] + self.sc(tokens[:, wanted], size)
+        return self.decoder(features.flatten(0, 1)).tanh(), flows
+
+    def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows between consecutive frames (b, l, 3, h, w), as `forward` returns them."""
+        height, width = frames.shape[-2] // 4, frames.shape[-1] // 4
+        shape = (len(frames), frames.shape[1] - 1)
+        if shape[1] == 0:
+            empty = frames.new_zeros(*shape, 2, height, width)
+            return empty, empty
+        small = F.interpolate(
+            (frames.flatten(0, 1) + 1) / 2, (height, width), mode="bilinear", align_corners=True
+        ).unflatten(0, frames.shape[:2])
+        first, second = small[:, :-1].flatten(0, 1), small[:, 1:].flatten(0, 1)
+        forward, backward = (
+            self.update_spynet(*pair).unflatten(0, shape)
+            for pair in ((first, second), (second, first))
+        )
+        return forward, backward
+
+    def _check_size(self, height: int, width: int) -> None:
+        if self.size is not None:
+            if (height, width) != self.size:
+                raise InputError(
+                    f"E2FGVI works on frames of {self.size[1]}x{self.size[0]} pixels only and "
+                    f"these are {width}x{height}; scale them, or use E2FGVI-HQ."
+                )
+            return
+        rows, columns = _grid(height // 4, width // 4)
+        if height % 4 or width % 4 or rows % WINDOW[0] or columns % WINDOW[1]:
+            raise InputError(
+                f"E2FGVI-HQ works on frames whose height is a multiple of {PAD_TO[0]} and whose "
+                f"width is a multiple of {PAD_TO[1]}, and these are {width}x{height}; pad them."
+            )
+
+
+# ---------------------------------------------------------------------------- which frames
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames that the network sees together."""
+
+    local: range  # consecutive frames, all of them painted
+    references: tuple[int, ...]  # others, which only help
+
+
+def select_windows(
+    length: int, *, step: int = 10, num_ref: int = -1, neighbor_stride: int = 5
+) -> list[Window]:
+    """The windows of the published protocol for a clip of `length` frames, in order.
+
+    Args:
+        length: how many frames there are.
+        step: every how many frames a reference frame is taken.
+        num_ref: about how many of them each window gets, the nearest in time; -1 = all, whose
+            number grows with the clip, and the time and memory a window takes with it.
+        neighbor_stride: every how many frames a window starts; it reaches as far both ways.
+    """
+    windows = []
+    for centre in range(0, length, neighbor_stride):
+        stop = min(length, centre + neighbor_stride + 1)
+        local = range(max(0, centre - neighbor_stride), stop)
+        if num_ref == -1:
+            candidates, most = range(0, length, step), length
+        else:
+            # Upstream counts up to and including `length`, and fails where that frame is taken.
+            reach = step * (num_ref // 2)
+            candidates = range(max(0, centre - reach), min(length, centre + reach + 1), step)
+            most = num_ref + 1
+        references = [index for index in candidates if index not in local]
+        windows.append(Window(local, tuple(references[:most])))
+    return windows
+
+
+# ---------------------------------------------------------------------------- the inpainter
+
+
+@dataclass(frozen=True)
+class _Shot:
+    frame: Frame
+    image: Frame  # the frame at the size the model works at
+    hole: Mask  # at the image's size
+
+
+class E2FGVIInpainter:
+    """Runs the network by the published protocol (upstream's test.py).
+
+    Each frame is painted by up to three overlapping windows and is the running mean of them, later
+    ones weighing more. Windows without a hole are skipped, which changes nothing.
+    """
+
+    def __init__(
+        self,
+        network: E2FGVI,
+        *,
+        weights: str = "",
+        device: torch.device | str = "cpu",
+        dilate: int | None = None,
+        step: int = 10,
+        num_ref: int = -1,
+        neighbor_stride: int = 5,
+    ) -> None:
+        """Set up.
+
+        Args:
+            network: with its weights.
+            weights: which they are, for the record.
+            device: where to compute.
+            dilate: frame pixels to grow the masks by; None = as published: by a diamond that
+                reaches 4 pixels, at the model's size.
+            step, num_ref, neighbor_stride: see `select_windows`.
+
+        Raises:
+            InputError: An option is out of its range.
+        """
+        for name, value, least in (
+            ("dilate", dilate, 0),
+            ("step", step, 1),
+            ("num_ref", num_ref, -1),
+            ("neighbor_stride", neighbor_stride, 1),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; give a whole number from {least} up.")
+        self.notes: list[str] = []
+        self.weights = weights
+        self._device = torch.device(device)
+        self._network = network.eval().requires_grad_(False).to(self._device)
+        self._dilate = dilate
+        self._select = partial(
+            select_windows, step=step, num_ref=num_ref, neighbor_stride=neighbor_stride
+        )
+
+    def inpaint(
+        self, frames: FrameSource, masks: MaskSource, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[Frame]:
+        """See `Inpainter.inpaint`. The frames of one window are held at a time.
+
+        Pixels outside the grown masks, and frames without a mask, come back bit for bit. E2FGVI
+        (not HQ) paints at 432x240 whatever the frames' size; its fill is then scaled to theirs.
+        """
+        return self._run(frames, masks, check_clip(frames, masks, start, stop))
+
+    def _run(self, frames: FrameSource, masks: MaskSource, span: range) -> Iterator[Frame]:
+        self.notes = []
+        shots: dict[int, _Shot] = {}
+        blends: dict[int, np.ndarray] = {}
+        done = span.start
+        for window in self._select(len(frames)):
+            for index in range(done, min(window.local.start, span.stop)):
+                yield _finish(shots[index], blends.pop(index)) if index in blends else frames[index]
+                done = index + 1
+            wanted = [i for i in window.local if i in span and np.asarray(masks[i], bool).any()]
+            if not wanted:
+                continue
+            order = (*window.local, *window.references)
+            shots = {i: shots.get(i) or self._read(frames, masks, i) for i in order}
+            pictures = self._paint([shots[i] for i in order], len(window.local))
+            for index, picture in zip(window.local, pictures, strict=True):
+                if index not in wanted:
+                    continue
+                shot = shots[index]
+                painted = np.where(shot.hole[..., None], picture, shot.image).astype(np.float32)
+                before = blends.get(index, painted)
+                blends[index] = 0.5 * before + 0.5 * painted
+        for index in range(done, span.stop):
+            yield _finish(shots[index], blends.pop(index)) if index in blends else frames[index]
+
+    def _read(self, frames: FrameSource, masks: MaskSource, index: int) -> _Shot:
+        frame, mask = frames[index], np.asarray(masks[index], bool)
+        check_mask(mask, frame, index)
+        size = self._network.size or mask.shape
+        if self._dilate is not None:
+            mask = grow(mask, self._dilate)
+        hole = _resize_mask(mask, size)
+        if self._dilate is None:
+            cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+            hole = cv2.dilate(hole.astype(np.uint8), cross, iterations=4).astype(bool)
+        if size != frame.shape[:2] and not self.notes:
+            self.notes.append(
+                f"E2FGVI paints at {size[1]}x{size[0]} pixels, so the fill has less detail than "
+                "the frames; E2FGVI-HQ works at their own size."
+            )
+        return _Shot(frame, _resize(frame, size), hole)
+
+    def _paint(self, shots: Sequence[_Shot], num_local: int) -> np.ndarray:
+        """What the network paints, all over the local frames: uint8 (l, h, w, 3)."""
+        height, width = shots[0].hole.shape
+        # Mirrored with the border pixel repeated, below and on the right.
+        below, right = (
+            (0, 0 if self._network.size else -length % multiple)
+            for length, multiple in zip((height, width), PAD_TO, strict=True)
+        )
+        images = np.pad([s.image for s in shots], ((0, 0), below, right, (0, 0)), "symmetric")
+        holes = np.pad([s.hole for s in shots], ((0, 0), below, right), "symmetric")
+        try:
+            with torch.inference_mode():
+                pictures = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+                masked = pictures.float() / 255 * 2 - 1
+                masked *= ~torch.from_numpy(holes).to(self._device)[:, None]
+                result, _ = self._network(masked[None], num_local, paint_references=False)
+                result = (result[..., :height, :width].permute(0, 2, 3, 1) + 1) / 2 * 255
+                return result.byte().cpu().numpy()  # truncated, as published
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"{len(shots)} frames of {width}x{height} pixels at a time do not fit into the "
+                f"memory of {self._device}; scale the clip down, or set num_ref to 2."
+            ) from error
+
+
+def _finish(shot: _Shot, blend: np.ndarray) -> Frame:
+    """The frame with what was painted, scaled to its size where the model's differs."""
+    picture = blend.astype(np.uint8)  # truncated, as published
+    size = shot.frame.shape[:2]
+    if picture.shape == shot.frame.shape:
+        return picture
+    hole = _resize_mask(shot.hole, size)
+    return np.where(hole[..., None], _resize(picture, size), shot.frame)
+
+
+def _resize(image: Frame, size: Size) -> Frame:
+    """Bicubic as Pillow does it: upstream's filter."""
+    if image.shape[:2] == size:
+        return image
+    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def _resize_mask(mask: Mask, size: Size) -> Mask:
+    """The nearest pixel, as Pillow finds it."""
+    if mask.shape == size:
+        return mask
+    picture = Image.fromarray(mask.astype(np.uint8))
+    return np.array(picture.resize(size[::-1], Image.Resampling.NEAREST)).astype(bool)
+
+
+# ---------------------------------------------------------------------------- weights
+
+Weights = str | Path | Mapping[str, Tensor] | None
+
+_TITLES = {"e2fgvi": "E2FGVI", "e2fgvi_hq": "E2FGVI-HQ"}
+_SIGNS = {"e2fgvi": "sc.bias", "e2fgvi_hq": "sc.bias_conv.weight"}  # keys the other has not
+
+
+def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRecord]:
+    """Build `e2fgvi` or `e2fgvi_hq` with weights, loaded strictly.
+
+    Args:
+        name: which of the two.
+        weights: a file, a state dict, or None for the file in the checkpoints folder.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds another network.
+    """
+    if isinstance(weights, Mapping):
+        source, state = "The given state dict", dict(weights)
+        record = WeightsRecord.of_tensors(state)
+    else:
+        path = checkpoints.path(name) if weights is None else Path(weights)
+        source, state = str(path), checkpoints.load_state_dict(path)
+        record = WeightsRecord.of_file(name if weights is None else str(path), path)
+    other = next(key for key in _TITLES if key != name)
+    if _SIGNS[other] in state:
+        raise CheckpointError(
+            f"{source} holds the weights of {_TITLES[other]}, not of {_TITLES[name]}; "
+            f"choose the inpainter {other!r} for it."
+        )
+    with torch.device("meta"):  # no time spent on numbers that are overwritten
+        network = cast(E2FGVI, build_network(name))
+    wanted = network.state_dict()
+    state = {
+        key: tensor.to(wanted[key].dtype, copy=True) if key in wanted else tensor
+        for key, tensor in state.items()
+    }
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source} does not hold weights of {_TITLES[name]}: "
+            f"{str(error).splitlines()[1].strip()}"
+        ) from error
+    return network, record
+
+
+def _build(
+    name: str,
+    *,
+    device: str = "auto",
+    weights: Weights = None,
+    dilate: int | None = None,
+    **options: Any,
+) -> E2FGVIInpainter:
+    """See `build_inpainter`; `options` are `step`, `num_ref`, `neighbor_stride`."""
+    place = resolve_device(device)
+    network, record = load_weights(name, weights)
+    return E2FGVIInpainter(network, weights=str(record), device=place, dilate=dilate, **options)
+
+
+register("e2fgvi", network=partial(E2FGVI, FIXED_SIZE))(partial(_build, "e2fgvi"))
+register("e2fgvi_hq", network=E2FGVI)(partial(_build, "e2fgvi_hq"))
