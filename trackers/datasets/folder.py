@@ -1,0 +1,23 @@
+"""Any folder of sequences of your own, and OTB-like data sets that need no reader."""
+
+from __future__ import annotations
+
+from trackers.datasets.base import Dataset, Sequence, register
+from trackers.datasets.files import folders_with, list_frames, read_boxes
+
+
+@register("folder")
+class Folder(Dataset):
+    """One folder per sequence; frames in which the object is absent are not scored."""
+
+    title = "a folder of sequences"
+    layout = "NAME/img/*.jpg with NAME/groundtruth.txt (x,y,w,h per frame)"
+    scoring = "folder"
+
+    def find_names(self) -> list[str]:
+        """See `Dataset.find_names`."""
+        return folders_with(self.root, "groundtruth.txt")
+
+    def __getitem__(self, name: str) -> Sequence:
+        folder = self.root / name
+        return Sequence(name, list_frames(folder / "img"), read_boxes(folder / "groundtruth.txt"))
