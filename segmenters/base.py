@@ -7,16 +7,18 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 import checkpoints
 from checkpoints import WeightsRecord
 from media import InputError
 from media.device import resolve_device
+
+if TYPE_CHECKING:
+    from segmenters.hourglass import HourglassConfig
 
 MASK_INPUT_SIZE = (256, 256)  # of the low-resolution logits, in and out
 
@@ -164,15 +166,23 @@ class Segmenter(Protocol):
 
 
 WeightsSource = str | Path | Mapping[str, Tensor] | None  # None: the checkpoint of that name
-Factory = Callable[[torch.device, WeightsSource], Segmenter]
+Factory = Callable[..., Segmenter]
 _FACTORIES: dict[str, Factory] = {}
+_PRESETS: dict[str, Mapping[str, HourglassConfig]] = {}
 
 
-def register(name: str, factory: Factory) -> None:
-    """Make a segmenter known by name. `factory(device, weights)` builds it."""
+def register(
+    name: str, factory: Factory, *, presets: Mapping[str, HourglassConfig] | None = None
+) -> None:
+    """Make a segmenter known by name. `factory(device, weights)` builds it.
+
+    With `presets` (settings of token clustering by name) it also takes `hourglass=`, a config.
+    """
     if name in _FACTORIES:
         raise ValueError(f"a segmenter {name!r} is registered already")
     _FACTORIES[name] = factory
+    if presets is not None:
+        _PRESETS[name] = presets
 
 
 def load_weights(
@@ -220,7 +230,29 @@ def list_segmenters() -> list[str]:
     return sorted(_FACTORIES)
 
 
-def build_segmenter(name: str, *, device: str = "auto", weights: WeightsSource = None) -> Segmenter:
+def _clustering(name: str, hourglass: HourglassConfig | str) -> HourglassConfig:
+    if name not in _PRESETS:
+        raise InputError(
+            f"{name} has no plain vision transformer whose tokens could be clustered; "
+            f"leave `hourglass` out, or choose one of {', '.join(sorted(_PRESETS))}."
+        )
+    if not isinstance(hourglass, str):
+        return hourglass
+    if hourglass not in _PRESETS[name]:
+        raise InputError(
+            f"{name} has no hourglass preset {hourglass!r}; "
+            f"choose one of {', '.join(_PRESETS[name])}, or give an HourglassConfig."
+        )
+    return _PRESETS[name][hourglass]
+
+
+def build_segmenter(
+    name: str,
+    *,
+    device: str = "auto",
+    weights: WeightsSource = None,
+    hourglass: HourglassConfig | str | None = None,
+) -> Segmenter:
     """Build a segmenter with its weights, ready to use.
 
     Args:
@@ -228,12 +260,18 @@ def build_segmenter(name: str, *, device: str = "auto", weights: WeightsSource =
         device: auto (the fastest there is), cpu, cuda, cuda:1 or mps.
         weights: None for the checkpoint of that name, else a file or a state dict with the official
             keys.
+        hourglass: For SAM's plain vision transformers (sam_vit_b, _l, _h): encode a frame with
+            fewer tokens, faster and less exactly, with the same weights. A preset ("balanced",
+            "fast") or settings of your own; see `segmenters.hourglass`.
 
     Raises:
-        InputError: There is no such segmenter, or no such device.
+        InputError: There is no such segmenter or device, or it cannot be clustered so.
         checkpoints.CheckpointError: The weights are missing, damaged, or made for another network.
     """
     names = list_segmenters()
     if name not in names:
         raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(names)}.")
-    return _FACTORIES[name](resolve_device(device), weights)
+    factory, on = _FACTORIES[name], resolve_device(device)
+    if hourglass is None:
+        return factory(on, weights)
+    return factory(on, weights, hourglass=_clustering(name, hourglass))

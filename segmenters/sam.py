@@ -1,6 +1,7 @@
 """Segment Anything (https://arxiv.org/abs/2304.02643) through Meta's `segment-anything` package.
 
-Any image encoder that yields (1, 256, 64, 64) features fits; `mobile_sam` differs in nothing else.
+Any image encoder that yields (1, 256, 64, 64) features fits: `mobile_sam` differs in nothing else,
+and with `hourglass` SAM's own runs on fewer tokens.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from segmenters.base import (
     load_weights,
     register,
 )
+from segmenters.hourglass import PRESETS, HourglassConfig, apply_to_sam_encoder
 
 
 class SamSegmenter:
@@ -133,12 +135,21 @@ class SamSegmenter:
 
 
 def _build(
-    name: str, network: Callable[[], Sam], device: torch.device, weights: WeightsSource
+    name: str,
+    network: Callable[[], Sam],
+    device: torch.device,
+    weights: WeightsSource,
+    hourglass: HourglassConfig | None = None,
 ) -> SamSegmenter:
     sam = network()
+    if hourglass is not None:
+        sam.image_encoder = apply_to_sam_encoder(sam.image_encoder, hourglass)
     return SamSegmenter(sam, load_weights(sam, name, weights), device)
 
 
-register("sam_vit_b", partial(_build, "sam_vit_b", build_sam_vit_b))
-register("sam_vit_l", partial(_build, "sam_vit_l", build_sam_vit_l))
-register("sam_vit_h", partial(_build, "sam_vit_h", build_sam_vit_h))
+for _name, _network in (
+    ("sam_vit_b", build_sam_vit_b),
+    ("sam_vit_l", build_sam_vit_l),
+    ("sam_vit_h", build_sam_vit_h),
+):
+    register(_name, partial(_build, _name, _network), presets=PRESETS[_name])
