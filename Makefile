@@ -15,11 +15,11 @@ page: $(VENV)/.ready            ## open the page on http://127.0.0.1:7860
 	$(BIN)/python -m demo
 
 test: $(VENV)/.ready-dev        ## all tests but the slow ones
-	$(BIN)/python -m checkpoints fetch --default
+	$(BIN)/python -m checkpoints fetch --default sample_bunny
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.ready-dev   ## the slow tests
-	$(BIN)/python -m checkpoints fetch --default
+	$(BIN)/python -m checkpoints fetch --default sample_bunny
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.ready-dev        ## style and types, as CI checks them

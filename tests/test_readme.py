@@ -64,7 +64,7 @@ def test_prompts_example_is_valid(tmp_path: Path) -> None:
 
 def test_make_test_runs_the_whole_suite() -> None:
     assert steps("test") == [
-        ".venv/bin/python -m checkpoints fetch --default",
+        ".venv/bin/python -m checkpoints fetch --default sample_bunny",
         ".venv/bin/python -m pytest",
     ]
 
