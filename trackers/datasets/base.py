@@ -108,7 +108,7 @@ class Dataset(ABC):
             raise InputError(
                 f"There is no sequence {unknown[0]} in the {split} split of {self.title}."
             )
-        self.names = tuple(known if names is None else names)
+        self.names = tuple(known if names is None else dict.fromkeys(names))
 
     @property
     def hidden(self) -> bool:

@@ -10,7 +10,7 @@ from trackers.datasets.files import folders_with, list_frames, read_boxes
 class Folder(Dataset):
     """One folder per sequence; frames in which the object is absent are not scored."""
 
-    title = "a folder of sequences"
+    title = "your sequences"
     layout = "NAME/img/*.jpg with NAME/groundtruth.txt (x,y,w,h per frame)"
     scoring = "folder"
 

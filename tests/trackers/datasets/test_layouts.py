@@ -193,7 +193,7 @@ def test_a_list_chooses_and_orders(tmp_path: Path, write: Write, draw: Draw) -> 
     for name in ("a", "b", "c"):
         draw(f"{name}/img/{{}}.png", [1])
         write(f"{name}/groundtruth.txt", "1,2,3,4")
-    chosen = write("list.txt", "# two of them\nc\n\na\n")
+    chosen = write("list.txt", "# two of them\nc\n\na\nc\n")
     assert open_dataset("folder", tmp_path, sequences=chosen).names == ("c", "a")
     with pytest.raises(InputError, match="no sequence d in the all split"):
         open_dataset("folder", tmp_path, sequences=write("list.txt", "a\nd\n"))

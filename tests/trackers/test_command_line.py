@@ -1,0 +1,90 @@
+"""Arguments made of signatures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from media import InputError
+from trackers.command_line import build_parser, call
+
+calls: list[tuple] = []
+
+
+def paint(
+    source: Path,
+    size: int = 3,
+    *,
+    color: Literal["red", "blue"] = "red",
+    share: float | None = None,
+    name: list[str] | None = None,
+    out: Path,
+    dry_run: bool = False,
+) -> int:
+    """Paint something. 100 % of it.
+
+    It takes two lines to say.
+
+    Args:
+        source: What to paint,
+            on two lines.
+        size: How large.
+        color: Which color.
+        share: Of what; 50% is half.
+        name: Who.
+        out: Where to.
+        dry_run: Only say.
+
+    Returns:
+        Nothing: but a number.
+    """
+    calls.append((source, size, color, share, name, out, dry_run))
+    return 7
+
+
+def run(*words: str) -> int:
+    return call(build_parser("prog", "What it is.", (paint,)).parse_args(["paint", *words]))
+
+
+def test_values_arrive_with_their_types() -> None:
+    calls.clear()
+    assert run("x.mp4", "--out", "y") == 7
+    assert run("x", "5", "--out", "y", "--color", "blue", "--share", "0.5", "--dry-run",
+               "--name", "a", "--name", "b") == 7  # fmt: skip
+    assert calls == [
+        (Path("x.mp4"), 3, "red", None, None, Path("y"), False),
+        (Path("x"), 5, "blue", 0.5, ["a", "b"], Path("y"), True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("x",), "The following arguments are required: --out"),
+        (("x", "--out", "y", "--color", "green"), "invalid choice: 'green'"),
+        (("x", "many", "--out", "y"), "invalid int value: 'many'.*see prog paint --help"),
+        (("x", "--out", "y", "--fast"), "Unrecognized arguments: --fast"),
+    ],
+)
+def test_mistakes_are_input_errors(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run(*words)
+
+
+def test_help_says_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--help")
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "Paint something. 100 % of it. It takes two lines to say.",
+        "What to paint, on two lines.",
+        "--color {red,blue} Which color. Default: red.",
+        "--share FLOAT Of what; 50% is half.",
+        "Who. May be repeated.",
+        "--dry-run Only say.",
+    ):
+        assert text in shown
+    assert "Nothing" not in shown

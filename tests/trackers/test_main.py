@@ -1,0 +1,163 @@
+"""`python -m trackers`, as a person uses it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import checkpoints
+from trackers import list_trackers
+from trackers.__main__ import COMMANDS, main
+from trackers.command_line import build_parser
+from trackers.datasets import list_datasets
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """run("list") -> exit code, what it printed, what it complained about."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two sequences of a textured square that moves."""
+    noise = np.random.default_rng(0)
+    background = noise.integers(0, 90, (90, 120, 3)).astype(np.uint8)
+    square = noise.integers(120, 255, (24, 30, 3)).astype(np.uint8)
+    for name in ("a", "b"):
+        folder = tmp_path / "data" / name
+        (folder / "img").mkdir(parents=True)
+        for i in range(4):
+            picture = background.copy()
+            picture[30:54, 20 + 2 * i : 50 + 2 * i] = square
+            Image.fromarray(picture).save(folder / "img" / f"{i:04d}.png")
+        truth = "".join(f"{20 + 2 * i},30,30,24\n" for i in range(4))
+        (folder / "groundtruth.txt").write_text(truth)
+    return tmp_path / "data"
+
+
+def test_list_names_all(run: Run) -> None:
+    code, shown, _ = run("list")
+    assert code == 0
+    for name in (*list_trackers(), "opencv:CSRT", *list_datasets()):
+        assert name in shown
+
+
+@pytest.mark.parametrize("command", [command.__name__.strip("_") for command in COMMANDS])
+def test_help_explains_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0 and "usage: python -m trackers" in capsys.readouterr().out
+    chosen = build_parser("x", "", COMMANDS)._subparsers._group_actions[0].choices[command]  # type: ignore[union-attr]
+    assert all(action.help for action in chosen._actions)
+
+
+def test_track_writes_boxes(run: Run, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "boxes.csv"
+    words = ("track", data / "a" / "img", "--box", "20,30,50,54", "--tracker", "opencv:KCF")
+    assert run(*words, "--out", out)[:2] == (0, f"{out}\n")
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["frame", "x0", "y0", "x1", "y1", "score", "lost"]
+    assert [row["frame"] for row in rows] == ["0", "1", "2", "3"]
+    assert float(rows[3]["x0"]) == pytest.approx(26, abs=3) and rows[3]["lost"] == "0"
+    code, shown, _ = run(*words)
+    assert code == 0 and list(csv.DictReader(io.StringIO(shown))) == rows
+    assert sorted(path.name for path in out.parent.iterdir()) == ["boxes.csv"]
+
+
+def test_evaluate_then_report(run: Run, data: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "results", tmp_path / "report"
+    words = ("evaluate", "folder", data, "--out", out, "--tracker", "opencv:KCF")
+    code, shown, _ = run(*words)
+    assert code == 0 and shown.splitlines()[0].split()[:2] == ["tracker", "AUC"]
+    assert shown.splitlines()[1].startswith("opencv:KCF")
+    code, again, _ = run(*words, "--tracker", "opencv:CSRT")
+    assert code == 0 and "opencv:CSRT" in again
+    code, shown, _ = run("report", "folder", data, "--results", out, "--out", page)
+    assert code == 0 and "opencv_CSRT" in shown and str(page / "report.html") in shown
+    assert (page / "success.png").is_file() and (page / "precision.png").is_file()
+
+
+def test_a_failed_sequence_ends_in_1_and_the_rest_is_scored(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    (data / "b" / "groundtruth.txt").write_text("1,2,3,4\n")
+    words = ("evaluate", "folder", data, "--out", tmp_path / "r", "--tracker", "opencv:KCF")
+    code, shown, told = run(*words)
+    assert code == 1 and "1 of 2" in shown
+    assert "opencv:KCF: The sequence b has 4 frames but 1 lines of ground truth" in told
+    assert "1 sequences failed; the same command tries them again." in told
+    (data / "a" / "groundtruth.txt").write_text("1,2,3,4\n")
+    code, shown, _ = run(*words, "--overwrite")
+    assert code == 1 and shown == ""
+
+
+def test_hidden_truth_ends_in_an_archive(run: Run, data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "got"
+    (root / "test").mkdir(parents=True)
+    (root / "test" / "list.txt").write_text("s\n")
+    (data / "a" / "img").rename(root / "test" / "s")
+    (root / "test" / "s" / "groundtruth.txt").write_text("20,30,30,24\n")
+    out = tmp_path / "r"
+    words = ("evaluate", "got10k", root, "--out", out, "--tracker", "opencv:KCF")
+    code, shown, _ = run(*words)
+    archive = out / "opencv_KCF" / "got10k_test.zip"
+    assert code == 0 and archive.is_file() and f"upload {archive} to the server" in shown
+    (root / "test" / "list.txt").write_text("s\nt\n")
+    few = tmp_path / "few.txt"
+    few.write_text("s\n")
+    code, shown, _ = run(*words, "--sequences", few)
+    assert code == 0 and "no archive before all is done" in shown
+    code, _, told = run("report", "got10k", root, "--results", out, "--out", tmp_path)
+    assert code == 2 and "Only the server of GOT-10k" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "The following arguments are required: COMMAND"),
+        (("train",), "invalid choice: 'train'"),
+        (("evaluate", "vot", "DATA", "--out", "r", "--tracker", "opencv:KCF"), "no data set"),
+        (("evaluate", "folder", "no", "--out", "r", "--tracker", "opencv:KCF"), "no folder no"),
+        (("evaluate", "folder", "DATA", "--out", "r"), "required: --tracker"),
+        (("evaluate", "folder", "DATA", "--out", "r", "--tracker", "x"), "no tracker called 'x'"),
+        (("evaluate", "folder", "DATA", "--out", "r", "--tracker", "x", "--tracker", "y",
+          "--label", "z"), "one by one"),
+        (("report", "folder", "DATA", "--results", "r", "--out", "o"), "There are no results for"),
+        (("track", "DATA/a/img", "--box", "1,2,3", "--tracker", "opencv:KCF"), "four numbers"),
+        (("track", "DATA/a/img", "--box", "1,2,3,x"), "not four numbers x0,y0,x1,y1"),
+        (("track", "nothing.mp4", "--box", "1,2,3,4"), "nothing.mp4 does not exist"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_in_2_with_one_sentence(
+    words: tuple[str, ...], sentence: str, run: Run, data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, shown, told = run(*(word.replace("DATA", str(data)) for word in words))
+    errors = [line for line in told.splitlines() if line.startswith("Error: ")]
+    assert code == 2 and shown == "" and len(errors) == 1 and sentence in errors[0]
+    assert "Traceback" not in told and not (tmp_path / "r").exists()
+
+
+def test_missing_weights_end_in_1(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "find", lambda name: None)
+    words = ("evaluate", "folder", data, "--out", tmp_path / "r", "--tracker", "mixformerv2_base")
+    code, _, told = run(*words)
+    assert code == 1 and "python -m checkpoints fetch mixformerv2_base" in told

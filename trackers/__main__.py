@@ -1,0 +1,275 @@
+"""Follow objects, and measure how well: list | track | evaluate | report."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from checkpoints import CheckpointError
+from media import InputError
+from trackers.base import Mode, list_trackers
+from trackers.command_line import build_parser, call
+
+if TYPE_CHECKING:
+    from trackers.datasets import Dataset
+    from trackers.evaluation.report import TrackerReport
+    from trackers.evaluation.results import Results
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _show(bar: tqdm, done: int, total: int) -> None:
+    bar.update(done - bar.n)
+
+
+def list_() -> int:
+    """Show the trackers, OpenCV's baselines and the data sets that the other commands know."""
+    from trackers.datasets import dataset_class, list_datasets
+    from trackers.evaluation.opencv import list_baselines
+
+    print("Trackers:", ", ".join(list_trackers()))
+    print("Baselines:", ", ".join(list_baselines()))
+    print("Data sets:")
+    for name in list_datasets():
+        found = dataset_class(name)
+        splits = "" if found.splits == ("all",) else f"  (--split {' | '.join(found.splits)})"
+        print(f"  {name:12s} {found.title}: {found.layout}{splits}")
+    return 0
+
+
+def track(
+    source: Path,
+    *,
+    box: str,
+    out: Path | None = None,
+    tracker: str = "mixformerv2_small",
+    weights: Path | None = None,
+    mode: Mode = "robust",
+    device: str = "auto",
+    baselines: Path | None = None,
+) -> int:
+    """Follow one object through a video and write its boxes as CSV.
+
+    Args:
+        source: A video, a GIF or a folder of pictures.
+        box: Where the object is in the first frame: x0,y0,x1,y1 in pixels.
+        out: The CSV file to write; without it, the boxes are printed.
+        tracker: Which tracker; see the command list.
+        weights: A file with weights, in place of the best on this machine.
+        mode: robust says when the object is lost; benchmark follows the published protocol.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        baselines: Folder with NanoTrack's two .onnx files, for opencv:Nano.
+    """
+    from media.video import open_video
+    from trackers.evaluation.run import Contestant
+
+    try:
+        corners = [float(value) for value in box.split(",")]
+    except ValueError:
+        raise InputError(f"The box {box!r} is not four numbers x0,y0,x1,y1.") from None
+    contestant = Contestant(
+        tracker,
+        device=device,
+        weights=None if weights is None else str(weights),
+        mode=mode,
+        baselines=None if baselines is None else str(baselines),
+    )
+    rows: list[list[object]] = [["frame", "x0", "y0", "x1", "y1", "score", "lost"]]
+    with open_video(source) as video:
+        follower = contestant.build()
+        for i, frame in enumerate(tqdm(video.frames(), total=len(video), unit="frame")):
+            if i == 0:
+                follower.initialize(frame, corners)
+                rows.append([0, *corners, 1.0, 0])
+                continue
+            found = follower.track(frame)
+            where = [round(value, 2) for value in found.box.tolist()]
+            rows.append([i, *where, round(found.score, 4), int(found.lost)])
+        for note in video.notes:
+            _say(note)
+    if out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        return 0
+    part = out.with_name(out.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    part.replace(out)
+    print(out)
+    return 0
+
+
+def evaluate(
+    dataset: str,
+    root: Path,
+    *,
+    out: Path,
+    tracker: list[str],
+    label: str | None = None,
+    split: str | None = None,
+    sequences: Path | None = None,
+    processes: int = 1,
+    overwrite: bool = False,
+    weights: Path | None = None,
+    mode: Mode = "benchmark",
+    device: str = "auto",
+    search_factor: float | None = None,
+    update_interval: int | None = None,
+    online_size: int | None = None,
+    threshold: float | None = None,
+    baselines: Path | None = None,
+) -> int:
+    """Run trackers over a data set and score them; going on where an earlier run stopped.
+
+    For the data sets of the papers a tracker takes the options its published results were made
+    with, unless others are given. A split that only a server can score ends in a .zip file for it.
+
+    Args:
+        dataset: Its name; see the command list.
+        root: The folder of the data set, as its authors lay it out.
+        out: Folder for results: OUT/LABEL/DATASET_SPLIT/SEQUENCE.txt
+        tracker: Which tracker.
+        label: What to call the results of a single tracker, in place of its name.
+        split: Which part of the data set, in place of the one results are published on.
+        sequences: A text file that names the sequences to use, one per line.
+        processes: How many sequences at a time; with several GPUs they take turns.
+        overwrite: Do all sequences anew.
+        weights: A file with weights, in place of the best on this machine.
+        mode: benchmark follows the published protocol; robust is what videos are followed with.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        search_factor: Side of the search window in multiples of the object's (MixFormer).
+        update_interval: Frames between two updates of the online template (MixFormer).
+        online_size: How many online templates are kept (MixFormer).
+        threshold: Under which a search token may meet the template (GRM).
+        baselines: Folder with NanoTrack's two .onnx files, for opencv:Nano.
+    """
+    from trackers.datasets import open_dataset
+    from trackers.evaluation.results import Results, write_submission
+    from trackers.evaluation.run import Contestant
+    from trackers.evaluation.run import evaluate as run
+
+    if label is not None and len(tracker) > 1:
+        raise InputError("A label names the results of one tracker; evaluate them one by one.")
+    data = open_dataset(dataset, root, split=split, sequences=sequences)
+    options = {
+        "search_factor": search_factor,
+        "update_interval": update_interval,
+        "online_size": online_size,
+        "threshold": threshold,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    failures = 0
+    everything = []
+    for name in tracker:
+        contestant = Contestant(
+            name,
+            device=device,
+            weights=None if weights is None else str(weights),
+            mode=mode,
+            options=given,
+            baselines=None if baselines is None else str(baselines),
+        ).tuned_for(dataset)
+        results = Results(out, label or name, data)
+        with tqdm(total=len(data), desc=results.label, unit="sequence") as bar:
+            outcome = run(
+                data,
+                contestant,
+                results,
+                processes=processes,
+                overwrite=overwrite,
+                report=partial(_show, bar),
+            )
+        for reason in outcome.failed.values():
+            _say(f"{results.label}: {reason}")
+        failures += len(outcome.failed)
+        everything.append(results)
+        if data.hidden:
+            archive = write_submission(results, data.find_names())
+            done = f"upload {archive} to the server" if archive else "no archive before all is done"
+            print(f"{results.label}: {done} of {data.title}.")
+    if not data.hidden:
+        _print_scores(data, [r for r in everything if any(map(r.has, data.names))])
+    if failures:
+        _say(f"{failures} sequences failed; the same command tries them again.")
+    return 1 if failures else 0
+
+
+def report(
+    dataset: str,
+    root: Path,
+    *,
+    results: Path,
+    out: Path,
+    label: list[str] | None = None,
+    split: str | None = None,
+    sequences: Path | None = None,
+) -> int:
+    """Score results and compare trackers: a table, success and precision plots, an HTML page.
+
+    Args:
+        dataset: Its name; see the command list.
+        root: The folder of the data set, as its authors lay it out.
+        results: The folder that evaluate wrote to.
+        out: Folder for report.html, success.png and precision.png
+        label: Which results to compare, in place of all in the folder.
+        split: Which part of the data set, in place of the one results are published on.
+        sequences: A text file that names the sequences to use, one per line.
+    """
+    from trackers.datasets import open_dataset
+    from trackers.evaluation.report import write_report
+    from trackers.evaluation.results import Results, labels_in
+
+    data = open_dataset(dataset, root, split=split, sequences=sequences)
+    labels = label or labels_in(results, data)
+    if not labels:
+        raise InputError(f"There are no results for {data.title}, {data.split}, in {results}.")
+    reports = _print_scores(data, [Results(results, name, data) for name in labels])
+    print(write_report(reports, data, out))
+    return 0
+
+
+def _print_scores(data: Dataset, everything: Sequence[Results]) -> list[TrackerReport]:
+    from trackers.evaluation.report import as_text, score_results, summary
+
+    reports = score_results(data, everything)
+    if reports:
+        print(as_text(summary(reports, data.scoring)))
+    for found in reports:
+        if found.missing:
+            _say(f"{found.label} is not scored on {len(found.missing)} sequences.")
+    return reports
+
+
+COMMANDS = (list_, track, evaluate, report)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0 ok, 1 failed (a sequence, missing weights), 2 bad input."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return call(build_parser("python -m trackers", __doc__, COMMANDS).parse_args(argv))
+    except InputError as error:
+        _say(f"Error: {error}")
+        return 2
+    except CheckpointError as error:
+        _say(f"Error: {error}")
+        return error.exit_code
+    except OSError as error:
+        _say(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
+        return 1
+    except KeyboardInterrupt:
+        _say("Stopped; `evaluate` goes on from here when started again.")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Commands made of functions: arguments from the signature, help from the docstring.
+
+Positional parameters become positional arguments, keyword-only ones options. Each needs a type
+(str, int, float, Path, bool, a Literal, list[...] of these, or one of them | None) and a line under
+"Args:" in the docstring, which is its help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, Union
+
+from media import InputError
+
+Command = Callable[..., int]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def build_parser(
+    prog: str, description: str, commands: Sequence[Command]
+) -> argparse.ArgumentParser:
+    """A parser with one sub-command per function; the chosen one is `run` in what it parses."""
+    parser = _Parser(prog=prog, description=description)
+    chosen = parser.add_subparsers(
+        required=True, dest="command", metavar="COMMAND", parser_class=_Parser
+    )
+    for command in commands:
+        about, texts = _read_docstring(inspect.getdoc(command) or "")
+        name = command.__name__.strip("_")
+        sub = chosen.add_parser(name, help=about.splitlines()[0].rstrip("."), description=about)
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            _add(sub, parameter, texts[parameter.name])
+        sub.set_defaults(run=command)
+    return parser
+
+
+def call(arguments: argparse.Namespace) -> int:
+    """Run the chosen command with what was parsed."""
+    given = dict(vars(arguments))
+    command = given.pop("run")
+    names = inspect.signature(command).parameters
+    values = {name: given[name] for name in names}
+    positional = [values.pop(n) for n, p in names.items() if p.kind is not p.KEYWORD_ONLY]
+    return int(command(*positional, **values))
+
+
+def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """What a Google docstring says before "Args:", and about each argument."""
+    about, _, rest = text.partition("\nArgs:\n")
+    block = re.split(r"\n\S", rest)[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
+    return about.strip(), {name: " ".join(text.split()) for name, text in entries}
+
+
+def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str) -> None:
+    kind, default = parameter.annotation, parameter.default
+    required = default is parameter.empty
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
+    how: dict[str, Any] = {}
+    several = typing.get_origin(kind) is list
+    if several:
+        (kind,) = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        how["choices"] = typing.get_args(kind)
+    elif kind is not str and kind is not bool:
+        how["type"] = kind
+    if parameter.kind is not parameter.KEYWORD_ONLY:
+        how["metavar"] = parameter.name.upper()
+        if several:
+            how["nargs"] = "+"
+        elif not required:
+            how["nargs"], how["default"] = "?", default
+        parser.add_argument(parameter.name, help=_percent(text), **how)
+        return
+    flag = f"--{parameter.name.replace('_', '-')}"
+    if kind is bool:
+        parser.add_argument(flag, action="store_true", help=_percent(text))
+        return
+    if several:
+        how["action"] = "append"
+        text += " May be repeated."
+    if "choices" not in how:
+        how["metavar"] = getattr(kind, "__name__", "value").upper()
+    if default not in (None, parameter.empty):
+        text += f" Default: {default}."
+    how["default"] = None if required else default
+    parser.add_argument(flag, required=required, help=_percent(text), **how)
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%%")  # which argparse would fill in

@@ -1,0 +1,1 @@
+"""Run trackers over annotated sequences, keep their results, score and compare them."""
