@@ -113,6 +113,7 @@ class _Entry:
     network: Callable[..., nn.Module]
     tracker: Callable[..., Tracker] | None
     checkpoints: tuple[str, ...]
+    from_official: Callable[[StateDict], StateDict]
 
 
 _registry: dict[str, _Entry] = {}
@@ -123,6 +124,7 @@ def register(
     *,
     tracker: Callable[..., Tracker] | None = None,
     checkpoints: Sequence[str] = (),
+    from_official: Callable[[StateDict], StateDict] = lambda state: state,
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register the function below the decorator as the builder of a network.
 
@@ -131,6 +133,8 @@ def register(
         tracker: called as tracker(network, weights=..., mode=..., **options), where the options are
             those of `build_tracker` that were given and that its signature names.
         checkpoints: names in `checkpoints.CHECKPOINTS` with weights for it, the best first.
+        from_official: mends the known differences between official files and the network's state
+            dict. Weights that differ in anything else are refused.
 
     Raises:
         ValueError: the name is taken.
@@ -139,7 +143,7 @@ def register(
     def add(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if name in _registry:
             raise ValueError(f"two networks want to be called {name!r}")
-        _registry[name] = _Entry(network, tracker, tuple(checkpoints))
+        _registry[name] = _Entry(network, tracker, tuple(checkpoints), from_official)
         return network
 
     return add
@@ -201,10 +205,11 @@ def build_tracker(
         weights: a file, a state dict, or None for the best checkpoint on this machine: the official
             one, else the one bundled with the project.
         mode: "robust" for real videos; "benchmark" for the published protocol, never lost.
-        search_factor: side of the search window in multiples of the object's mean side (MixFormer).
-        update_interval: frames between two updates of the online templates (MixFormer).
-        online_size: how many online templates are kept (MixFormer).
-        threshold: under which a search token may meet the template (GRM).
+        search_factor: side of the search window in multiples of the object's mean side.
+        update_interval: frames between two updates of the online templates (MixFormerV2).
+        online_size: how many online templates are kept (MixFormerV2).
+        threshold: a search token meets the template when its probability of staying alone is below
+            this; 0: when it is the less likely of the two (GRM).
             Options that are None take the tracker's own default.
 
     Raises:
@@ -255,13 +260,13 @@ def _load(
             raise InputError(f"There is no file {path}; give weights that exist, or none.")
         info, state = WeightsRecord.of_file(label, path), checkpoints.load_state_dict(path)
     network = _outline(name)
-    wanted = network.state_dict()
-    difference = _difference(wanted, state)
+    wanted, found = network.state_dict(), _registry[name].from_official(state)
+    difference = _difference(wanted, found)
     if difference:
-        likely = [n for n in list_networks() if not _difference(_outline(n).state_dict(), state)]
+        likely = [n for n in list_networks() if _fits(n, state)]
         looks = f"; it looks like one for {' or '.join(likely)}" if likely else ""
         raise InputError(f"The weights {info.name} do not fit {name}: {difference}{looks}.")
-    cast_up = {key: tensor.to(wanted[key].dtype, copy=True) for key, tensor in state.items()}
+    cast_up = {key: tensor.to(wanted[key].dtype, copy=True) for key, tensor in found.items()}
     network.load_state_dict(cast_up, assign=True)
     return network, info
 
@@ -272,6 +277,8 @@ def _find_weights(name: str) -> tuple[str, Path]:
         path = checkpoints.find(checkpoint)
         if path is not None:
             return checkpoint, path
+    if not names:
+        raise InputError(f"There are no published weights for {name}; name a file of your own.")
     return names[0], checkpoints.path(names[0])  # raises, and says how to fetch it
 
 
@@ -290,6 +297,10 @@ def _difference(wanted: StateDict, state: StateDict) -> str:
         found, needed = tuple(state[key].shape), tuple(wanted[key].shape)
         problems.append(f"{len(shaped)} shapes differ ({key} is {found}, not {needed})")
     return ", ".join(problems)
+
+
+def _fits(name: str, state: StateDict) -> bool:
+    return not _difference(_outline(name).state_dict(), _registry[name].from_official(state))
 
 
 def _outline(name: str) -> nn.Module:

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "mixformerv2"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture
-def golden() -> Callable[[str], dict[str, np.ndarray]]:
+def golden() -> Callable[..., dict[str, np.ndarray]]:
     """Read a golden file by its name."""
 
-    def read(name: str) -> dict[str, np.ndarray]:
-        with np.load(GOLDEN / f"{name}.npz") as file:
+    def read(name: str, folder: str = "mixformerv2") -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / folder / f"{name}.npz") as file:
             return dict(file)
 
     return read

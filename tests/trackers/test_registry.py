@@ -66,9 +66,16 @@ def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(2)
     output = tensors(network(**crops_for(network, 2)))
     sum((value * torch.randn_like(value)).sum() for value in output.values()).backward()
+    # The BatchNorm after a convolution takes its bias out again: any gradient is a rounding error.
+    idle = {
+        f"{name}.0.bias"
+        for name, part in network.named_modules()
+        if isinstance(part, nn.Sequential) and isinstance(part[1], nn.BatchNorm2d)
+    }
     for key, parameter in network.named_parameters():
         if parameter.requires_grad:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
+            assert parameter.grad is not None, key
+            assert key in idle or parameter.grad.abs().sum() > 0, key
         else:
             assert parameter.grad is None, key
 

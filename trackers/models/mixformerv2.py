@@ -1,7 +1,7 @@
 """MixFormerV2: a transformer without convolutions that reads a box from four tokens.
 
-To be read downwards: backbone, heads, network, tracker, presets. Its blocks are in layers.py, because
-MixViT (mixvit.py) has the same.
+To be read downwards: backbone, heads, network, tracker, presets. The blocks are in layers.py,
+because MixViT (mixvit.py) has the same.
 Paper: Cui et al., "MixFormerV2: Efficient Fully Transformer Tracking", NeurIPS 2023
 (arXiv 2305.15896). Upstream: MCG-NJU/MixFormerV2 @ 10414383, whose checkpoints load unchanged.
 
