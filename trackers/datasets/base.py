@@ -88,7 +88,7 @@ class Dataset(ABC):
         names: which sequences, in this order; None for all.
     """
 
-    title: ClassVar[str]  # as people write it
+    title: str  # as people write it
     layout: ClassVar[str]  # what `root` looks like, in a few words
     scoring: ClassVar[Scoring]
     splits: ClassVar[tuple[str, ...]] = ("all",)

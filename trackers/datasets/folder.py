@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections.abc
+from pathlib import Path
+
 from trackers.datasets.base import Dataset, Sequence, register
 from trackers.datasets.files import folders_with, list_frames, read_boxes
 
@@ -13,6 +16,12 @@ class Folder(Dataset):
     title = "your sequences"
     layout = "NAME/img/*.jpg with NAME/groundtruth.txt (x,y,w,h per frame)"
     scoring = "folder"
+
+    def __init__(
+        self, root: Path, split: str, names: collections.abc.Sequence[str] | None = None
+    ) -> None:
+        self.title = root.resolve().name
+        super().__init__(root, split, names)
 
     def find_names(self) -> list[str]:
         """See `Dataset.find_names`."""

@@ -229,10 +229,11 @@ def write_report(reports: Series[TrackerReport], dataset: Dataset, folder: str |
     ]
     gaps = [f"{r.label}: {reason}" for r in reports for reason in r.missing.values()]
     missing = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
+    part = "" if dataset.split == "all" else f" {dataset.split}"
     page = place / "report.html"
     page.write_text(
         _PAGE.format(
-            title=escape(f"{dataset.title} ({dataset.split}), {len(dataset)} sequences"),
+            title=escape(f"{dataset.title}{part}: {len(dataset)} sequences"),
             summary=_as_html(summary(reports, dataset.scoring)),
             protocol=escape(dataset.scoring),
             images="\n".join(images),

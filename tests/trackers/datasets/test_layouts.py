@@ -39,6 +39,7 @@ def test_folder(tmp_path: Path, write: Write, draw: Draw) -> None:
     write("notes/readme.txt", "no sequence")
     dataset = open_dataset("folder", tmp_path)
     assert dataset.names == ("b9", "b10") and len(dataset) == 2
+    assert dataset.title == tmp_path.name
     sequence = dataset["b10"]
     assert numbers(sequence) == [1, 2, 10]
     assert sequence[2].shape == (12, 16, 3) and sequence[2][0, 0].tolist() == [100, 0, 0]

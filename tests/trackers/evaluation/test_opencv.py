@@ -54,6 +54,13 @@ def test_lost_keeps_the_last_box() -> None:
     assert found.lost and found.box.tolist() == [20.25, 30, 51, 54]
 
 
+def test_kcf_never_gives_up(dataset: Dataset) -> None:
+    tracker = build_baseline("opencv:KCF")
+    tracker.initialize(dataset["a"][0], [20, 30, 50, 54])
+    noise = np.random.default_rng(1).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    assert not any(tracker.track(noise).lost for _ in range(3))
+
+
 def test_boxes_beyond_the_frame_are_cut(dataset: Dataset) -> None:
     tracker = build_baseline("opencv:KCF")
     tracker.initialize(dataset["a"][0], [-8, -5, 30, 40.4])

@@ -64,6 +64,7 @@ def test_page(dataset: Dataset, both: list[Results], tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "&lt;good&gt;" in text and "<good>" not in text
     assert text.count("data:image/png;base64,") == 2 and "http" not in text
+    assert "<title>data: 2 sequences</title>" in text
     assert "poor: There is no result for b." in text
     picture = np.asarray(Image.open(page.parent / "success.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20  # curves, not an empty sheet
