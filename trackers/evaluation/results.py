@@ -61,7 +61,8 @@ class Results:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         _save(self._times(name), seconds[:, None], "%.8f")
-        _save(self._boxes(name), boxes_xywh.astype(np.int64), "%d")
+        # A side of 10 has become 9.99999 where a tracker gives x1 = x0 + 10 in single precision.
+        _save(self._boxes(name), boxes_xywh.round(3).astype(np.int64), "%d")
 
     def boxes(self, name: str) -> np.ndarray:
         """float64 (n, 4) left, top, width, height; separated by tabs, commas or spaces."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -146,7 +147,8 @@ def evaluate(
     tracker = contestant.build()  # here too: what is wrong with it is found before any work
     results.claim(contestant.settings(tracker), overwrite=overwrite)
     kept = [name for name in dataset.names if results.has(name)]
-    todo = [name for name in dataset.names if name not in kept]
+    finished = set(kept)
+    todo = [name for name in dataset.names if name not in finished]
     reasons: dict[str, str | None] = {}
     if processes == 1 or len(todo) < 2:
         outcomes = ((name, attempt(tracker, dataset, name, results)) for name in todo)
@@ -195,16 +197,15 @@ def _in_processes(
     try:
         futures = {pool.submit(_attempt, dataset, name, results): name for name in todo}
         for future in as_completed(futures):
+            name = futures[future]
             try:
-                yield futures[future], future.result()
+                reason = future.result()
             except BrokenProcessPool:
-                yield (
-                    futures[future],
-                    (
-                        f"The process died before {futures[future]} was done, perhaps for want of "
-                        "memory; try again with fewer processes."
-                    ),
+                reason = (
+                    f"The process died before {name} was done, perhaps for want of memory; try "
+                    "again with fewer processes."
                 )
+            yield name, reason
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -220,6 +221,7 @@ def _start_worker(contestant: Contestant, devices: SimpleQueue[str], threads: in
     import cv2
 
     global _tracker
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the sequence at hand too
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     _tracker = replace(contestant, device=devices.get()).build()

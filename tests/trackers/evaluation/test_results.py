@@ -13,7 +13,7 @@ from media import InputError
 from trackers.datasets import Dataset, open_dataset
 from trackers.evaluation.results import Results, labels_in, write_submission
 
-BOXES = np.array([[1.9, 2, 30, 40.99], [-1.9, 0.5, 10, 10]])
+BOXES = np.array([[1.9, 1.99999, 30, 40.99], [-1.9, 0.5, 10, 10]])
 SECONDS = np.array([0.25, 0.125])
 
 
