@@ -670,7 +670,7 @@ class E2FGVIInpainter:
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"{len(shots)} frames of {width}x{height} pixels at a time do not fit into the "
-                f"memory of {self._device}; scale the clip down, or set num_ref to 2."
+                f"memory of {self._device}; scale the clip down, or limit num_ref."
             ) from error
 
 

@@ -1,7 +1,7 @@
 """Parity with the official E2FGVI on formula weights, and the inpainter round it.
 
-How the golden numbers were made, and how large a difference is float32's own noise (up to 1.8e-5
-against float64), is told in `compare` and `fanin_state` below.
+The golden numbers come from upstream's code (MCG-NKU/E2FGVI @ 709cbe3) on the CPU in float32, whose
+own noise is up to 1.8e-5 against float64; the weights are those of `fanin_state`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import checkpoints
 from checkpoints import CheckpointError
-from inpainting import build_inpainter, build_network, list_inpainters
+from inpainting import build_inpainter, build_network
 from inpainting.e2fgvi import E2FGVI, E2FGVIInpainter, load_weights, select_windows
 from inpainting.spynet import warp
 from media import InputError
@@ -33,18 +32,20 @@ def golden(name: str) -> Mapping[str, np.ndarray]:
     return np.load(GOLDEN / f"{name}.npz")
 
 
-def compare(entry: str, found: Tensor, numbers: Mapping[str, np.ndarray]) -> None:
+def compare(
+    entry: str, found: Tensor, numbers: Mapping[str, np.ndarray], tolerance: float = TOLERANCE
+) -> None:
     """`found` has the shape and mean of a golden entry, and its values at every n-th place."""
     assert list(found.shape) == list(numbers[f"{entry}.shape"]), entry
     values = found.detach().numpy().reshape(-1)
     sample = values[:: int(numbers[f"{entry}.stride"])]
     # Numbers far from 1 are compared relative to the largest of them.
-    scale = max(1.0, float(numbers[f"{entry}.absmax"]))
+    allowed = tolerance * max(1.0, float(numbers[f"{entry}.absmax"]))
     np.testing.assert_allclose(
-        sample, numbers[f"{entry}.sample"], rtol=0, atol=TOLERANCE * scale, err_msg=entry
+        sample, numbers[f"{entry}.sample"], rtol=0, atol=allowed, err_msg=entry
     )
     mean = values.astype(np.float64).mean()
-    assert mean == pytest.approx(float(numbers[f"{entry}.mean"]), abs=TOLERANCE * scale), entry
+    assert mean == pytest.approx(float(numbers[f"{entry}.mean"]), abs=allowed), entry
 
 
 # ---------------------------------------------------------------------------- weights by formula
@@ -127,9 +128,12 @@ def test_propagation_keeps_the_published_mirrored_flows(hq: E2FGVI) -> None:
     numbers = golden("feat_prop")
     features = formula_input(0, (2, 4, 128, 15, 27))
     flows = [formula_input(seed, (2, 3, 2, 15, 27)) * 2 for seed in (1, 2)]
-    compare("out", hq.feat_prop_module(features, *flows), numbers)
-    with pytest.raises(AssertionError):  # what geometry would ask for is something else
-        compare("out", hq.feat_prop_module(features, flows[0].flip(1), flows[1]), numbers)
+    # Flows of pure noise multiply rounding by 1e5: float64 differs from the golden by 0.008.
+    with torch.inference_mode():
+        compare("out", hq.feat_prop_module(features, *flows), numbers, tolerance=4e-3)
+        geometric = hq.feat_prop_module(features, flows[0].flip(1), flows[1])
+    with pytest.raises(AssertionError, match="Not equal"):
+        compare("out", geometric, numbers, tolerance=0.2)
 
 
 def test_soft_split_and_composite(hq: E2FGVI, fixed: E2FGVI) -> None:
@@ -229,7 +233,6 @@ def test_learns(hq: E2FGVI) -> None:
     frames, flows = network(golden_frames(3, 60, 108), 2)
     (frames.square().mean() + flows[0].square().mean()).backward()
     without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    # With two frames there is no frame before the last one, but its share of the weights is used.
     assert without == []
 
 
@@ -333,12 +336,174 @@ def test_fixed_inference(fixed: E2FGVI) -> None:
     check_inference(fixed, "inference_fixed_240x432", (240, 432))
 
 
-def test_parts_of_a_clip_equal_the_whole(hq: E2FGVI) -> None:
-    clip = moving_hole(9, (50, 70))
-    inpainter = E2FGVIInpainter(hq, neighbor_stride=2, step=3, num_ref=2, dilate=1)
-    whole = list(inpainter.inpaint(clip, clip.holes))
-    before = [frame.copy() for frame in clip.frames]
-    part = list(inpainter.inpaint(clip, clip.holes, start=4, stop=6))
-    np.testing.assert_array_equal(part, whole[4:6])
-    np.testing.assert_array_equal(clip.frames, before)
+class Counter(nn.Module):
+    """Stands for the network: paints its first call all in 0.1, its second in 0.2, and so on."""
+
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.calls: list[tuple[Tensor, int]] = []
+
+    def forward(
+        self, frames: Tensor, num_local: int, *, paint_references: bool
+    ) -> tuple[Tensor, None]:
+        assert not paint_references
+        self.calls.append((frames, num_local))
+        shape = (num_local, *frames.shape[2:])
+        return torch.full(shape, len(self.calls) / 10), None
+
+
+def counted(size: tuple[int, int] | None = None, **options: int) -> tuple[E2FGVIInpainter, Counter]:
+    network = Counter(size)
+    return E2FGVIInpainter(network, **options), network  # type: ignore[arg-type]
+
+
+def level(number: int) -> int:
+    """What the n-th call paints, as a pixel: truncated, not rounded."""
+    return int((np.float32(number / 10) + 1) / 2 * 255)
+
+
+def test_overlapping_windows_blend_in_order() -> None:
+    clip = moving_hole(12)
+    inpainter, network = counted()
+    result = list(inpainter.inpaint(clip, clip.holes))
+    one, two, three = map(level, (1, 2, 3))
+    for index, expected in (
+        (0, (one + two) / 2),
+        (5, (one + two) / 4 + three / 2),
+        (8, (two + three) / 2),
+        (11, three),
+    ):
+        assert (result[index][clip.holes[index]] == int(expected)).all()
+    for frame, source, hole in zip(result, clip.frames, clip.holes, strict=True):
+        # Four steps of a cross: a diamond.
+        ys, xs = np.nonzero(hole)
+        y, x = np.mgrid[: hole.shape[0], : hole.shape[1]]
+        away = (abs(y - y.clip(ys.min(), ys.max())) + abs(x - x.clip(xs.min(), xs.max()))) > 4
+        np.testing.assert_array_equal(frame[away], source[away])
+        assert (frame[~away] != source[~away]).any(axis=-1).all()
+    assert [num_local for _, num_local in network.calls] == [6, 11, 7]
     assert inpainter.notes == []
+
+
+def test_the_network_sees_grey_in_holes_and_a_mirror_beyond_the_border() -> None:
+    clip = moving_hole(2, (7, 100))
+    inpainter, network = counted(dilate=0, neighbor_stride=2)
+    frames, holes = clip.truth, [np.zeros((7, 100), bool) for _ in clip.truth]
+    holes[0][5:, 97:] = True
+    list(inpainter.inpaint(frames, holes))
+    ((seen, _),) = network.calls
+    assert seen.shape == (1, 2, 3, 60, 108)
+    source = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255 * 2 - 1
+    torch.testing.assert_close(seen[0, :, :, :5, :97], source[..., :5, :97])
+    torch.testing.assert_close(seen[0, 1, :, :7, :100], source[1])
+    assert (seen[0, 0, :, 5:9, 97:103] == 0).all()
+    assert (seen[0, 0, :, 4, 97] != 0).any()
+    torch.testing.assert_close(seen[..., 7:14, :], seen[..., :7, :].flip(-2))
+    torch.testing.assert_close(seen[..., 100:], seen[..., 92:100].flip(-1))
+
+
+def test_windows_without_a_hole_are_not_painted() -> None:
+    clip = moving_hole(31)
+    for index, hole in enumerate(clip.holes):
+        hole &= index == 2
+    inpainter, network = counted(step=7)
+    result = list(inpainter.inpaint(clip, clip.holes))
+    assert len(network.calls) == 2
+    for index, (frame, source) in enumerate(zip(result, clip.frames, strict=True)):
+        assert (frame is source) == (index != 2)
+
+
+def test_a_part_equals_the_whole_and_reads_no_more_than_it_needs(hq: E2FGVI) -> None:
+    clip = moving_hole(9, (50, 70))
+    inpainter = E2FGVIInpainter(hq, neighbor_stride=2, step=4, num_ref=2, dilate=1)
+    whole = list(inpainter.inpaint(clip, clip.holes))
+    assert sorted(set(clip.asked)) == list(range(9))
+    before = [frame.copy() for frame in clip.frames]
+    clip.asked.clear()
+    part = list(inpainter.inpaint(clip, clip.holes, start=1, stop=2))
+    np.testing.assert_array_equal(part, whole[1:2])
+    np.testing.assert_array_equal(clip.frames, before)
+    # The windows of frames 0 and 2 reach to frame 4, and each frame is read once.
+    assert sorted(clip.asked) == [0, 1, 2, 3, 4]
+
+
+def test_the_fixed_model_paints_at_its_size_and_scales_the_fill_back() -> None:
+    clip = moving_hole(3, (100, 200))
+    inpainter, network = counted((240, 432))
+    result = list(inpainter.inpaint(clip, clip.holes))
+    assert network.calls[0][0].shape == (1, 3, 3, 240, 432)
+    for frame, source, hole in zip(result, clip.frames, clip.holes, strict=True):
+        assert frame.shape == source.shape
+        assert (np.abs(frame[hole].astype(int) - level(1)) <= 1).all()
+        changed = (frame != source).any(axis=-1)
+        assert not changed[:24].any()
+        assert changed.sum() < 2.5 * hole.sum()
+    assert len(inpainter.notes) == 1
+    assert "432x240" in inpainter.notes[0]
+
+
+@pytest.mark.parametrize("option", ["step", "num_ref", "neighbor_stride", "dilate"])
+def test_options_out_of_range_are_refused(option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} is -2"):
+        counted(**{option: -2})
+
+
+def test_clips_too_large_for_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = moving_hole(2)
+    inpainter, network = counted()
+
+    def fail(*args: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(network, "forward", fail)
+    with pytest.raises(InputError, match=r"2 frames of 112x80 pixels.*memory of cpu"):
+        list(inpainter.inpaint(clip, clip.holes))
+
+
+# ---------------------------------------------------------------------------- weights
+
+
+def test_weights_are_loaded_strictly(tmp_path: Path) -> None:
+    state = fanin_state("e2fgvi_hq")
+    path = tmp_path / "E2FGVI-HQ-CVPR22.pth"
+    torch.save(state, path)
+    inpainter = build_inpainter("e2fgvi_hq", device="cpu", weights=path)
+    assert str(path) in inpainter.weights
+    with pytest.raises(CheckpointError, match=r"E2FGVI-HQ, not of E2FGVI; .*'e2fgvi_hq'"):
+        build_inpainter("e2fgvi", device="cpu", weights=path)
+    with pytest.raises(CheckpointError, match=r"E2FGVI, not of E2FGVI-HQ; .*'e2fgvi'"):
+        load_weights("e2fgvi_hq", {**state, "sc.bias": torch.zeros(128, 60, 108)})
+    del state["encoder.layers.0.bias"]
+    with pytest.raises(CheckpointError, match=r"encoder\.layers\.0\.bias"):
+        load_weights("e2fgvi_hq", state)
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
+        build_inpainter("e2fgvi_hq", device="cpu", weights=tmp_path / "nowhere.pth")
+
+
+def test_a_network_keeps_its_own_copy_in_full_precision() -> None:
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in fanin_state("e2fgvi_hq").items()
+    }
+    network, _ = load_weights("e2fgvi_hq", state)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    fusion = state["feat_prop_module.fusion.bias"]
+    fusion.zero_()
+    assert network.feat_prop_module.fusion.bias.any()
+
+
+@pytest.mark.parametrize("name", ["e2fgvi", "e2fgvi_hq"])
+def test_says_how_to_get_missing_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"fetch {name}"):
+        build_inpainter(name, device="cpu")
+
+
+def test_networks_by_name() -> None:
+    assert len(build_network("e2fgvi").state_dict()) == 243
+    assert len(build_network("e2fgvi_hq").state_dict()) == 244
+    with pytest.raises(InputError, match="one of e2fgvi, e2fgvi_hq"):
+        build_network("propagation")
