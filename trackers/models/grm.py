@@ -110,7 +110,7 @@ class DividingAttention(AttentionHeads):
 
     @staticmethod
     def _divide(predict: nn.Module, x: torch.Tensor, templates: int, threshold: float) -> Division:
-        target = x[:, :templates].amax(dim=1, keepdim=True)
+        target = x[:, :templates].amax(dim=1, keepdim=True)  # channel by channel
         search = x[:, templates:]
         logits = predict(torch.cat([search, target.expand_as(search)], dim=-1))
         keep = logits.softmax(dim=-1)[..., 0]

@@ -3,8 +3,8 @@
 To be read downwards: backbone, head, network, tracker, presets, official files. Its blocks are in
 layers.py, because MixFormerV2, which was distilled from it, has the same.
 Paper: Cui et al., "MixFormer: End-to-End Tracking with Iterative Mixed Attention", CVPR 2022 and
-TPAMI 2024 (arXiv 2302.02814). Upstream: MCG-NJU/MixFormer, and MCG-NJU/MixFormerV2 @ 10414383,
-where it is the teacher.
+TPAMI 2024 (arXiv 2302.02814). Upstream: MCG-NJU/MixFormer @ f4e759b, and MCG-NJU/MixFormerV2
+@ 10414383, where it is the teacher.
 
     crops             tokens                               search tokens, as a map
     template  -> [ template | online template | search ] -> corner head -> top left, bottom right
