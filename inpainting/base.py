@@ -146,7 +146,7 @@ def build_inpainter(
         weights: the file to load, or a state dict if the inpainter is one network; None = the file
             in the checkpoints folder.
         dilate: pixels by which every mask is grown first, so that it covers the object's soft
-            edge; None = by the object's size.
+            edge; None = by the inpainter's own rule.
         options: what the inpainter itself understands.
 
     Raises:
