@@ -172,6 +172,22 @@ def follow(
             yield index, found
 
 
+BOX_MARGIN = 0.05
+"""Share of its size by which a tracked box grows on each side before it prompts the segmenter.
+
+A tracked box often cuts off feet, and a segmenter keeps to its box: on `dog` of DAVIS the mean IoU
+of every third mask rose from .926 to .947, on car-shadow from .961 to .963, and fell on blackswan
+from .947 to .944 and on camel from .845 to .842.
+"""
+
+
+def _grown(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The box with its margin, inside a frame of `size` (height, width)."""
+    margin = BOX_MARGIN * np.tile(box[2:] - box[:2], 2) * np.array([-1, -1, 1, 1])
+    height, width = size
+    return np.clip(box + margin, 0, [width, height] * 2).astype(np.float32)
+
+
 def cut_out(
     reader: VideoReader,
     tracks: Tracks,
@@ -199,7 +215,7 @@ def cut_out(
             elif index == prompt.frame and prompt.id in given:
                 masks[prompt.id] = given[prompt.id]
             else:
-                box = np.asarray(point.box, np.float32)
+                box = _grown(np.asarray(point.box, np.float32), reader.info.size)
                 own = to_prompt(prompt) if index == prompt.frame else Prompt(box=box)
                 asked.append((prompt, box, own))
         if asked:

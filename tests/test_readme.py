@@ -45,7 +45,7 @@ def test_demo_commands_parse(command: str) -> None:
 
 
 def test_every_command_is_of_a_known_kind() -> None:
-    known = ("make ", "python -m demo ", "python -m checkpoints ")
+    known = ("make ", "python -m demo ", "python -m checkpoints ", "python -m trackers ")
     assert all(command.startswith(known) for command in COMMANDS), COMMANDS
 
 
@@ -90,3 +90,8 @@ def test_make_demo_step_by_step(tmp_path: Path) -> None:
     assert "mixformerv2" in summary["weights"]["tracker"]
     tracks = json.loads((tmp_path / "out" / "tracks.json").read_text())
     assert len(tracks["frames"]) == 15
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m trackers")])
+def test_tracker_commands_run(command: str) -> None:
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=ROOT, check=True)
