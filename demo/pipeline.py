@@ -254,24 +254,34 @@ def draw(
 
 
 class _Range:
-    """A lazy sequence as the inpainter sees it when only a part of the video is worked on."""
+    """A lazy sequence as the inpainter sees it when only a part of the video is worked on.
 
-    def __init__(self, source: Any, span: range) -> None:
+    `poll` is called at every access, so that a run can be stopped while the inpainter, which looks
+    ahead, has nothing to show yet.
+    """
+
+    def __init__(self, source: Any, span: range, poll: Callable[[], None]) -> None:
         self._source = source
         self._span = span
+        self._poll = poll
 
     def __len__(self) -> int:
         return len(self._span)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        self._poll()
         return self._source[self._span[index]]
 
 
 def repaint(
-    reader: VideoReader, masks: MaskFolder, span: range, inpainter: Inpainter
+    reader: VideoReader,
+    masks: MaskFolder,
+    span: range,
+    inpainter: Inpainter,
+    poll: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Frame]]:
-    """Yield (frame index, frame without the masked things) over `span`."""
-    source, holes = _Range(reader, span), _Range(masks, span)
+    """Yield (frame index, frame without the masked things) over `span`; `poll` may raise."""
+    source, holes = _Range(reader, span, poll), _Range(masks, span, poll)
     yield from zip(span, inpainter.inpaint(source, holes), strict=True)
 
 

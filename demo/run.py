@@ -172,8 +172,11 @@ class _Run:
     def tick(self, stage: str, done: int, total: int) -> None:
         if self.report:
             self.report(stage, done, total)
+        self.poll()
+
+    def poll(self) -> None:
         if self.cancelled():
-            raise Cancelled(f"Stopped at frame {done} of {total} of the stage “{stage}”.")
+            raise Cancelled("Stopped by the user.")
 
     def _weights_of(self, role: str, model: Tracker | Segmenter | Inpainter) -> None:
         self.weights[role] = str(model.weights)
@@ -237,9 +240,8 @@ class _Run:
     def _repaint(self) -> None:
         inpainter = self.models.inpainter()
         self._weights_of("inpainter", inpainter)
-        frames = repaint(
-            self.reader, self.project.union_masks(self.reader.info.size), self.span, inpainter
-        )
+        masks = self.project.union_masks(self.reader.info.size)
+        frames = repaint(self.reader, masks, self.span, inpainter, self.poll)
         self._write("removed.mp4", frames, "paint away")
         self.notes += inpainter.notes
 

@@ -26,6 +26,7 @@ from tests.demo.square import (
     HEIGHT,
     WIDTH,
     ColourTracker,
+    GreyInpainter,
     red,
     square_box,
     square_frame,
@@ -215,6 +216,24 @@ def test_cancelled_run_goes_on_where_it_stopped(clip: Path, tmp_path: Path) -> N
     redone: list[str] = []
     run(clip, tmp_path, [prompt()], Settings(do="remove"), report=lambda s, d, t: redone.append(s))
     assert set(redone) == {"paint away"}
+
+
+def test_a_run_stops_while_the_inpainter_still_looks_ahead(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    class LooksAhead(GreyInpainter):
+        def inpaint(self, frames: Any, masks: Any, **part: Any) -> Any:
+            for index in range(len(frames)):
+                frames[index]
+                read.append(index)
+            yield from super().inpaint(frames, masks, **part)
+
+    monkeypatch.setattr(pipeline, "build_inpainter", lambda *a, **k: LooksAhead())
+    with pytest.raises(Cancelled):
+        run(clip, tmp_path, [prompt()], Settings(do="remove"), cancelled=lambda: len(read) == 3)
+    assert read == [0, 1, 2]
 
 
 def test_model_failure_is_not_passed_off_as_a_result(
