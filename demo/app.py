@@ -35,6 +35,7 @@ from demo.wording import (
     describe_video,
 )
 from media import InputError
+from media.video import Budget
 
 SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
 STATIC = Path(__file__).with_name("static")
@@ -462,9 +463,9 @@ def launch(blocks: gr.Blocks, options: Options, host: str, port: int) -> None:
         ) from error
 
 
-def serve(host: str = "127.0.0.1", port: int = 7860) -> int:
+def serve(host: str = "127.0.0.1", port: int = 7860, budget: Budget | None = None) -> int:
     """Show the page until somebody presses Ctrl+C; returns the exit code."""
-    options = Options.from_environment()
+    options = replace(Options.from_environment(), budget=budget or Budget())
     workspace = Workspace(options)
     blocks = build_page(workspace)
     try:

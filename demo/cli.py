@@ -124,10 +124,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="grow the mask by this much before painting away (default: by the object's size)",
     )  # fmt: skip
     how.add_argument("--overwrite", action="store_true", help="replace results of another video")
+    _add_limits(parser)
+    parser.add_argument("--traceback", action="store_true", help="show where a failure happened")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits, checked before anything is decoded")
     limits.add_argument("--max-megapixels", type=float, metavar="MP", help="largest frame")
     limits.add_argument("--max-minutes", type=float, metavar="MIN", help="longest video")
-    parser.add_argument("--traceback", action="store_true", help="show where a failure happened")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -137,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", help="the page's address (default 127.0.0.1, this machine)"
     )
+    _add_limits(parser)
     commands = parser.add_subparsers(dest="command", parser_class=_Parser)
     for name, text in (
         ("track", "follow the object: tracked.mp4, tracks.csv, tracks.json"),
@@ -228,7 +233,7 @@ def dispatch(args: argparse.Namespace) -> int:
     if args.command is None:
         from demo.app import serve
 
-        return serve(host=args.host, port=args.port)
+        return serve(host=args.host, port=args.port, budget=budget_from(args))
     if args.command == "batch":
         from demo.batch import run_batch
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demo.cli import main
+from media.video import Budget
 from tests.demo.square import COUNT, square_box
 
 BOX = "{},{},{},{}".format(*square_box(0))
@@ -252,3 +253,11 @@ def test_bad_jobs_file(
 def test_batch_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = run_cli(capsys, "batch", tmp_path, "--out", tmp_path / "o", "--box", BOX)
     assert code == 2 and "No video was found" in text
+
+
+def test_the_page_takes_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+    monkeypatch.setattr("demo.app.serve", lambda **how: seen.update(how) or 0)
+    assert main(["--port", "7999", "--max-minutes", "2", "--max-megapixels", "1.5"]) == 0
+    assert seen["port"] == 7999
+    assert seen["budget"] == Budget(max_seconds=120, max_frame_pixels=1_500_000)
