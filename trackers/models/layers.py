@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -167,3 +170,12 @@ class MixedBlock(nn.Module):
         attended, own = self.attn.cached(self.norm1(x), context, queries)
         x = torch.add(x[:, -queries:], attended, alpha=self.coefficient)
         return torch.add(x, self.mlp(self.norm2(x)), alpha=self.coefficient), own
+
+
+def cache_tokens(blocks: Iterable[Any], x: torch.Tensor) -> list[KeysValues]:
+    """Keys and values of (b, n, dim) tokens in every `MixedBlock`, attending to each other only."""
+    cache = []
+    for block in blocks:
+        x, keys_values = block.cached(x, None, x.shape[1])
+        cache.append(keys_values)
+    return cache

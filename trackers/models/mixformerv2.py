@@ -31,7 +31,13 @@ from checkpoints import WeightsRecord
 from trackers.base import Mode, Track, check_box, check_frame, register
 from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
 from trackers.crops import SquareCrop, to_tensor
-from trackers.models.layers import KeysValues, MixedBlock, PatchEmbed, fixed_positions
+from trackers.models.layers import (
+    KeysValues,
+    MixedBlock,
+    PatchEmbed,
+    cache_tokens,
+    fixed_positions,
+)
 from trackers.presence import Presence
 from trackers.templates import OnlineTemplates
 
@@ -207,13 +213,8 @@ class MixFormerV2(nn.Module):
             Keys and values of the n templates' tokens, one pair per block.
         """
         b, n = templates.shape[:2]
-        x = self.backbone.template_tokens(templates.flatten(0, 1))
-        x = x.unflatten(0, (b, n)).flatten(1, 2)
-        cache = []
-        for block in self.backbone.blocks:
-            x, keys_values = block.cached(x, None, x.shape[1])
-            cache.append(keys_values)
-        return cache
+        tokens = self.backbone.template_tokens(templates.flatten(0, 1))
+        return cache_tokens(self.backbone.blocks, tokens.unflatten(0, (b, n)).flatten(1, 2))
 
     def search(self, search: torch.Tensor, cache: Sequence[KeysValues]) -> MixFormerV2Output:
         """Find the target of encoded templates in (b, 3, x, x) search crops; inference only.

@@ -33,6 +33,7 @@ from trackers.models.layers import (
     KeysValues,
     MixedBlock,
     PatchEmbed,
+    cache_tokens,
     conv_norm_relu,
     fixed_positions,
 )
@@ -193,13 +194,8 @@ class MixViT(nn.Module):
             Keys and values of the n templates' tokens, one pair per block.
         """
         b, n = templates.shape[:2]
-        x = self.backbone.template_tokens(templates.flatten(0, 1))
-        x = x.unflatten(0, (b, n)).flatten(1, 2)
-        cache = []
-        for block in self.backbone.blocks:
-            x, keys_values = block.cached(x, None, x.shape[1])
-            cache.append(keys_values)
-        return cache
+        tokens = self.backbone.template_tokens(templates.flatten(0, 1))
+        return cache_tokens(self.backbone.blocks, tokens.unflatten(0, (b, n)).flatten(1, 2))
 
     def search(self, search: torch.Tensor, cache: Sequence[KeysValues]) -> MixViTOutput:
         """Find the target of encoded templates in (b, 3, x, x) search crops: as `forward`."""
