@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from checkpoints import WeightsRecord
-from media import InputError
 from tests.golden.formula import fill_, formula_input
 from tests.golden.grm import synth
+from tests.trackers.every_tracker import random_frame, refuses_wrong_use
 from trackers import build_network, list_trackers
 from trackers.base import _registry
 from trackers.crops import SquareCrop, to_tensor
@@ -238,12 +238,6 @@ def tiny_tracker(**options) -> GRMTracker:
     return GRMTracker(network, weights=WeightsRecord("random", ""), **options)
 
 
-def random_frame(seed: int = 0, height: int = 120, width: int = 400) -> np.ndarray:
-    frame = np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
-    frame.flags.writeable = False
-    return frame
-
-
 @pytest.mark.parametrize("box", [[0, 0, 3, 2], [390, 110, 500, 200], [-50, -50, 450, 170]])
 def test_boxes_stay_in_the_frame(box: list[float]) -> None:
     tracker = tiny_tracker()
@@ -285,13 +279,4 @@ def test_presets_have_their_own_crops() -> None:
 
 
 def test_wrong_use_is_told_in_a_sentence() -> None:
-    tracker = tiny_tracker()
-    with pytest.raises(RuntimeError, match="initialize"):
-        tracker.track(random_frame())
-    tracker.initialize(random_frame(), [20, 40, 60, 80])
-    with pytest.raises(InputError, match="300 x 120 pixels but the first was 400 x 120"):
-        tracker.track(random_frame(width=300))
-    with pytest.raises(InputError, match="no area"):
-        tracker.initialize(random_frame(), [20, 40, 20, 80])
-    with pytest.raises(InputError, match="outside"):
-        tracker.correct(random_frame(), [500, 40, 520, 80])
+    refuses_wrong_use(tiny_tracker())

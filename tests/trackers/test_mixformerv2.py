@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 import checkpoints
 from checkpoints import WeightsRecord
-from media import InputError
 from tests.golden.formula import fill_, formula_tensor
+from tests.trackers.every_tracker import random_frame, refuses_wrong_use
 from trackers import build_network, build_tracker
 from trackers.boxes import box_iou, xywh_to_xyxy
 from trackers.crops import to_tensor
@@ -294,10 +294,6 @@ def act(tracker: MixFormerV2Tracker, monkeypatch: pytest.MonkeyPatch, scores: li
     monkeypatch.setattr(tracker.network, "search", search)
 
 
-def random_frame(seed: int = 0, height: int = 120, width: int = 400) -> np.ndarray:
-    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
-
-
 def test_robust_mode_declares_lost_and_keeps_the_last_box(monkeypatch) -> None:
     tracker = tiny_tracker(search_factor=4.0)
     tracker.initialize(random_frame(), [20, 40, 60, 80])
@@ -376,16 +372,7 @@ def test_frames_are_never_written_into() -> None:
 
 
 def test_wrong_use_is_told_in_a_sentence() -> None:
-    tracker = tiny_tracker()
-    with pytest.raises(RuntimeError, match="initialize"):
-        tracker.track(random_frame())
-    tracker.initialize(random_frame(), [20, 40, 60, 80])
-    with pytest.raises(InputError, match="300 x 120 pixels but the first was 400 x 120"):
-        tracker.track(random_frame(width=300))
-    with pytest.raises(InputError, match="no area"):
-        tracker.initialize(random_frame(), [20, 40, 20, 80])
-    with pytest.raises(InputError, match="outside"):
-        tracker.correct(random_frame(), [500, 40, 520, 80])
+    refuses_wrong_use(tiny_tracker())
 
 
 def test_bundled_weights_follow_a_textured_square() -> None:

@@ -17,6 +17,7 @@ import torch
 from checkpoints import WeightsRecord
 from media import InputError
 from tests.golden.formula import fill_
+from tests.trackers.every_tracker import random_frame, refuses_wrong_use
 from trackers import base, build_network, build_tracker
 from trackers.crops import SquareCrop, to_tensor
 from trackers.models.mixvit import MixViT, MixViTTracker
@@ -221,12 +222,6 @@ def tiny_tracker(**options) -> MixViTTracker:
     return MixViTTracker(network, weights=WeightsRecord("formula", ""), **options)
 
 
-def random_frame(seed: int = 0, height: int = 120, width: int = 400) -> np.ndarray:
-    frame = np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
-    frame.flags.writeable = False
-    return frame
-
-
 def test_tracker_asks_the_full_network_with_the_first_frame_twice() -> None:
     tracker, box = tiny_tracker(), (20.0, 40.0, 40.0, 40.0)
     # Send the corners to their sides, so that the box has an area and is not clipped.
@@ -268,15 +263,6 @@ def test_boxes_stay_in_the_frame(box: list[float]) -> None:
 
 
 def test_wrong_use_is_told_in_a_sentence(small_presets) -> None:
-    tracker = tiny_tracker()
-    with pytest.raises(RuntimeError, match="initialize"):
-        tracker.track(random_frame())
-    tracker.initialize(random_frame(), [20, 40, 60, 80])
-    with pytest.raises(InputError, match="300 x 120 pixels but the first was 400 x 120"):
-        tracker.track(random_frame(width=300))
-    with pytest.raises(InputError, match="no area"):
-        tracker.initialize(random_frame(), [20, 40, 20, 80])
-    with pytest.raises(InputError, match="outside"):
-        tracker.correct(random_frame(), [500, 40, 520, 80])
+    refuses_wrong_use(tiny_tracker())
     with pytest.raises(InputError, match="mixvit_base has no option update_interval"):
         build_tracker("mixvit_base", device="cpu", weights={}, update_interval=5)

@@ -29,9 +29,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, Track, check_box, check_frame, register
-from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_xywh
-from trackers.crops import SquareCrop, to_tensor
+from trackers.base import Mode, Track, register
+from trackers.boxes import clip_xywh, xywh_to_xyxy
+from trackers.crop_tracker import CropTracker
+from trackers.crops import to_tensor
 from trackers.models.layers import AttentionHeads, DropPath, Mlp, PatchEmbed, conv_norm_relu
 
 # ------------------------------------------------------------------------------------------ parts
@@ -317,7 +318,7 @@ def hann_window(side: int) -> torch.Tensor:
     return line[:, None] * line
 
 
-class GRMTracker:
+class GRMTracker(CropTracker):
     """Follows one object. See `trackers.base.Tracker` for what every tracker does.
 
     The template is that of the first frame, or of the last correction: there is room for one, and
@@ -334,10 +335,7 @@ class GRMTracker:
             NfS, 0.55 for UAV123; with grm_large, and on all other data sets, 0.
     """
 
-    template_factor = 2.0
-
-    _size: tuple[int, int] | None = None  # (height, width) of the frames, once there is one
-    _box_xywh: tuple[float, float, float, float]
+    network: GRM
 
     def __init__(
         self,
@@ -348,26 +346,15 @@ class GRMTracker:
         search_factor: float = 4.0,
         threshold: float = 0.0,
     ) -> None:
-        self.network = network
-        self.weights = weights
-        self.mode = mode
-        self.search_factor = search_factor
+        super().__init__(network, weights=weights, mode=mode, search_factor=search_factor)
         self.threshold = threshold
-        self.device = next(network.parameters()).device
         self._window = hann_window(network.search_size // PatchEmbed.patch).to(self.device)
-
-    def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
-        """See `Tracker.initialize`."""
-        check_frame(frame)
-        height, width = frame.shape[:2]
-        self._place(frame, box, (height, width))
-        self._size = height, width
 
     @torch.inference_mode()
     def track(self, frame: np.ndarray) -> Track:
         """See `Tracker.track`."""
         size = self._check(frame)
-        crop = SquareCrop.around(self._box_xywh, self.search_factor, self.network.search_size)
+        crop = self._search_crop()
         search = to_tensor([crop.extract(frame)], self.device)
         output = self.network(self._template, search, self.threshold)
         # The window prefers what moved little. Size and offset are read as they are.
@@ -376,23 +363,11 @@ class GRMTracker:
         score = output.score_map.flatten()[cell].item()
         return Track(xywh_to_xyxy(np.array(self._box_xywh, np.float32)), score)
 
-    def correct(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
-        """See `Tracker.correct`. The corrected box is the new template."""
-        self._place(frame, box, self._check(frame))
+    def _begin(self, frame: np.ndarray) -> None:
+        self._template = to_tensor([self._template_crop(frame)], self.device)
 
-    def _place(
-        self, frame: np.ndarray, box: Sequence[float] | np.ndarray, size: tuple[int, int]
-    ) -> None:
-        x, y, w, h = xyxy_to_xywh(check_box(box, size)).tolist()
-        self._box_xywh = x, y, w, h
-        crop = SquareCrop.around(self._box_xywh, self.template_factor, self.network.template_size)
-        self._template = to_tensor([crop.extract(frame)], self.device)
-
-    def _check(self, frame: np.ndarray) -> tuple[int, int]:
-        if self._size is None:
-            raise RuntimeError("initialize(frame, box) has to come first")
-        check_frame(frame, self._size)
-        return self._size
+    def _renew(self, frame: np.ndarray) -> None:
+        self._begin(frame)
 
 
 # ---------------------------------------------------------------------------- presets and weights

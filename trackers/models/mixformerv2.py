@@ -28,9 +28,10 @@ import torch
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, Track, check_box, check_frame, register
-from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
-from trackers.crops import SquareCrop, to_tensor
+from trackers.base import Mode, Track, register
+from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh
+from trackers.crop_tracker import CropTracker
+from trackers.crops import to_tensor
 from trackers.models.layers import (
     KeysValues,
     MixedBlock,
@@ -244,7 +245,7 @@ class MixFormerV2(nn.Module):
 # ---------------------------------------------------------------------------------------- tracker
 
 
-class MixFormerV2Tracker:
+class MixFormerV2Tracker(CropTracker):
     """Follows one object. See `trackers.base.Tracker` for what every tracker does.
 
     Args:
@@ -259,11 +260,9 @@ class MixFormerV2Tracker:
         online_size: how many online templates are kept.
     """
 
-    template_factor = 2.0
-
+    network: MixFormerV2
     presence: Presence
     templates: OnlineTemplates[np.ndarray]
-    _size: tuple[int, int] | None = None  # (height, width) of the frames, once there is one
     _box_xywh: tuple[float, float, float, float]  # the window of the next frame lies around it
     _seen_xywh: tuple[float, float, float, float]  # the same, before the object was lost
 
@@ -277,21 +276,12 @@ class MixFormerV2Tracker:
         update_interval: int | None = None,
         online_size: int = 1,
     ) -> None:
-        self.network = network
-        self.weights = weights
-        self.mode = mode
-        self.search_factor = search_factor
+        super().__init__(network, weights=weights, mode=mode, search_factor=search_factor)
         self.update_interval = update_interval or (25 if mode == "robust" else 200)
         self.online_size = online_size
-        self.device = next(network.parameters()).device
 
-    def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
-        """See `Tracker.initialize`."""
-        check_frame(frame)
-        height, width = frame.shape[:2]
-        self._place(box, (height, width))
-        self._size = height, width
-        self._first = self._template(frame)
+    def _begin(self, frame: np.ndarray) -> None:
+        self._first = self._template_crop(frame)
         self.templates = OnlineTemplates(
             self._first, interval=self.update_interval, size=self.online_size
         )
@@ -301,7 +291,7 @@ class MixFormerV2Tracker:
     def track(self, frame: np.ndarray) -> Track:
         """See `Tracker.track`."""
         size = self._check(frame)
-        crop = SquareCrop.around(self._box_xywh, self.search_factor, self.network.search_size)
+        crop = self._search_crop()
         output = self.network.search(to_tensor([crop.extract(frame)], self.device), self._cache)
         score = math.nan if output.scores is None else output.scores.sigmoid().item()
         lost = self.mode == "robust" and self.presence.update(score)
@@ -311,30 +301,19 @@ class MixFormerV2Tracker:
         self._box_xywh = clip_xywh(crop.to_frame(output.boxes_cxcywh[0, 0].cpu()), size)
         if not lost:
             self._seen_xywh = self._box_xywh
-        if self.templates.step(score, lambda: self._template(frame)):
+        if self.templates.step(score, lambda: self._template_crop(frame)):
             self._encode()
         return Track(xywh_to_xyxy(np.array(self._seen_xywh, np.float32)), score, lost)
 
-    def correct(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
-        """See `Tracker.correct`. The first template stays; the new one is the online template."""
-        self._place(box, self._check(frame))
-        self.templates.correct(self._template(frame))
+    def _renew(self, frame: np.ndarray) -> None:
+        # The first template stays; the new one is the online template.
+        self.templates.correct(self._template_crop(frame))
         self._encode()
 
     def _place(self, box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> None:
-        x, y, w, h = xyxy_to_xywh(check_box(box, size)).tolist()
-        self._box_xywh = self._seen_xywh = x, y, w, h
+        super()._place(box, size)
+        self._seen_xywh = self._box_xywh
         self.presence = Presence()
-
-    def _check(self, frame: np.ndarray) -> tuple[int, int]:
-        if self._size is None:
-            raise RuntimeError("initialize(frame, box) has to come first")
-        check_frame(frame, self._size)
-        return self._size
-
-    def _template(self, frame: np.ndarray) -> np.ndarray:
-        size = self.network.template_size
-        return SquareCrop.around(self._box_xywh, self.template_factor, size).extract(frame)
 
     @torch.inference_mode()
     def _encode(self) -> None:

@@ -26,9 +26,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, StateDict, Track, check_box, check_frame, register
-from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
-from trackers.crops import SquareCrop, to_tensor
+from trackers.base import Mode, StateDict, Track, register
+from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh
+from trackers.crop_tracker import CropTracker
+from trackers.crops import to_tensor
 from trackers.models.layers import (
     KeysValues,
     MixedBlock,
@@ -219,7 +220,7 @@ class MixViT(nn.Module):
 # ---------------------------------------------------------------------------------------- tracker
 
 
-class MixViTTracker:
+class MixViTTracker(CropTracker):
     """Follows one object. See `trackers.base.Tracker` for what every tracker does.
 
     Upstream's online tracker renews its second template by a score, from a branch with operators
@@ -235,10 +236,7 @@ class MixViTTracker:
             upstream's test setting; published for LaSOT are 5.05 (base) and 4.55 (large_384).
     """
 
-    template_factor = 2.0
-
-    _size: tuple[int, int] | None = None  # (height, width) of the frames, once there is one
-    _box_xywh: tuple[float, float, float, float]
+    network: MixViT
 
     def __init__(
         self,
@@ -248,48 +246,23 @@ class MixViTTracker:
         mode: Mode = "robust",
         search_factor: float = 4.5,
     ) -> None:
-        self.network = network
-        self.weights = weights
-        self.mode = mode
-        self.search_factor = search_factor
-        self.device = next(network.parameters()).device
+        super().__init__(network, weights=weights, mode=mode, search_factor=search_factor)
 
-    def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
-        """See `Tracker.initialize`."""
-        check_frame(frame)
-        height, width = frame.shape[:2]
-        self._place(box, (height, width))
-        self._size = height, width
-        self._first = self._template(frame)
+    def _begin(self, frame: np.ndarray) -> None:
+        self._first = self._template_crop(frame)
         self._encode(self._first)
 
     @torch.inference_mode()
     def track(self, frame: np.ndarray) -> Track:
         """See `Tracker.track`."""
         size = self._check(frame)
-        crop = SquareCrop.around(self._box_xywh, self.search_factor, self.network.search_size)
+        crop = self._search_crop()
         output = self.network.search(to_tensor([crop.extract(frame)], self.device), self._cache)
         self._box_xywh = clip_xywh(crop.to_frame(output.boxes_cxcywh[0, 0].cpu()), size)
         return Track(xywh_to_xyxy(np.array(self._box_xywh, np.float32)), math.nan)
 
-    def correct(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
-        """See `Tracker.correct`. The first template stays; the new one is the online template."""
-        self._place(box, self._check(frame))
-        self._encode(self._template(frame))
-
-    def _place(self, box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> None:
-        x, y, w, h = xyxy_to_xywh(check_box(box, size)).tolist()
-        self._box_xywh = x, y, w, h
-
-    def _check(self, frame: np.ndarray) -> tuple[int, int]:
-        if self._size is None:
-            raise RuntimeError("initialize(frame, box) has to come first")
-        check_frame(frame, self._size)
-        return self._size
-
-    def _template(self, frame: np.ndarray) -> np.ndarray:
-        size = self.network.template_size
-        return SquareCrop.around(self._box_xywh, self.template_factor, size).extract(frame)
+    def _renew(self, frame: np.ndarray) -> None:
+        self._encode(self._template_crop(frame))  # the first template stays
 
     @torch.inference_mode()
     def _encode(self, online: np.ndarray) -> None:
