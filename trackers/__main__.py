@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from checkpoints import CheckpointError
 from media import InputError
+from media.command_line import build_parser, call
 from trackers.base import Mode, list_trackers
-from trackers.command_line import build_parser, call
 
 if TYPE_CHECKING:
     from trackers.datasets import Dataset

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import checkpoints
+from media.command_line import build_parser
 from trackers import list_trackers
 from trackers.__main__ import COMMANDS, main
-from trackers.command_line import build_parser
 from trackers.datasets import list_datasets
 
 Run = Callable[..., tuple[int, str, str]]

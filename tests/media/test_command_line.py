@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from media import InputError
-from trackers.command_line import build_parser, call
+from media.command_line import build_parser, call
 
 calls: list[tuple] = []
 
