@@ -14,7 +14,7 @@ class Folder(Dataset):
     """One folder per sequence; frames in which the object is absent are not scored."""
 
     title = "your sequences"
-    layout = "NAME/img/*.jpg with NAME/groundtruth.txt (x,y,w,h per frame)"
+    layout = "NAME/img/*.jpg or NAME/JPEGImages/*.jpg with NAME/groundtruth.txt (x,y,w,h per frame)"
     scoring = "folder"
 
     def __init__(
@@ -29,4 +29,6 @@ class Folder(Dataset):
 
     def __getitem__(self, name: str) -> Sequence:
         folder = self.root / name
-        return Sequence(name, list_frames(folder / "img"), read_boxes(folder / "groundtruth.txt"))
+        places = [folder / "img", folder / "JPEGImages"]  # the latter as in DAVIS
+        frames = next((place for place in places if place.is_dir()), places[0])
+        return Sequence(name, list_frames(frames), read_boxes(folder / "groundtruth.txt"))

@@ -36,9 +36,12 @@ def test_folder(tmp_path: Path, write: Write, draw: Draw) -> None:
     write("b10/groundtruth.txt", "1,2,3,4\nnan,nan,nan,nan\n1 2\t3,0\n\n")
     draw("b9/img/{}.jpg", [1])
     write("b9/groundtruth.txt", "1,2,3,4")
+    draw("davis/JPEGImages/{:05d}.jpg", [0, 1])
+    write("davis/groundtruth.txt", lines(2))
     write("notes/readme.txt", "no sequence")
     dataset = open_dataset("folder", tmp_path)
-    assert dataset.names == ("b9", "b10") and len(dataset) == 2
+    assert dataset.names == ("b9", "b10", "davis") and len(dataset) == 3
+    assert numbers(dataset["davis"]) == [0, 1]
     assert dataset.title == tmp_path.name
     sequence = dataset["b10"]
     assert numbers(sequence) == [1, 2, 10]
