@@ -155,19 +155,23 @@ def _srgb_curve() -> np.ndarray:
 
 
 class YuvConverter:
-    """Turns RGB arrays into what H.264 for browsers wants: yuv420p, BT.709, limited range.
+    """Turns RGB arrays into what encoders want: YUV in BT.709, limited range.
 
     A browser takes HD video for BT.709; in BT.601, FFmpeg's default, red comes out (255, 24, 0).
+
+    Args:
+        pixels: FFmpeg's name of the pixel format; with an alpha plane or without.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pixels: str = "yuv420p") -> None:
+        self._pixels = pixels
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: Frame) -> av.VideoFrame:
-        """Convert one uint8 (h, w, 3) RGB array with even h and w."""
+        """Convert one uint8 (h, w, 3) RGB or (h, w, 4) RGBA array with even h and w."""
         return self._scaler.reformat(
-            av.VideoFrame.from_ndarray(frame, format="rgb24"),
-            format="yuv420p",
+            av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.shape[2] == 3 else "rgba"),
+            format=self._pixels,
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )

@@ -101,7 +101,7 @@ class Film:
         depth = max(component.bits for component in frame.format.components)
         self.info = VideoInfo(
             path=self.path,
-            size=true_size(upright, container.metadata.get("comment", "")),
+            size=true_size(upright, _comment(container)),
             frame_count=len(self.index),
             fps=_frame_rate(stream.average_rate, len(self.index), total),
             time_base=time_base,
@@ -134,6 +134,11 @@ class FilmCursor:
     def close(self) -> None:
         """Close the file; harmless when done twice."""
         self._decoder.close()
+
+
+def _comment(container: InputContainer) -> str:
+    found = {key.lower(): value for key, value in container.metadata.items()}  # webm shouts keys
+    return found.get("comment", "")
 
 
 def _with_square_pixels(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Odd picture sizes through H.264, which codes colour at half size and so only even ones.
+"""Odd picture sizes through codecs that keep colour at half size and so have only even ones.
 
 4:2:0 cannot be cropped to an odd size either (its cropping counts in steps of two pixels). Hence an
 edge pixel is repeated and the true size noted in the file; reading the file here takes it off.
@@ -14,7 +14,7 @@ _TAG = "shown size {}x{}"
 
 
 def pad_to_even(frame: np.ndarray) -> np.ndarray:
-    """Repeat the last row or column of (h, w, 3) where h or w is odd."""
+    """Repeat the last row or column of (h, w, channels) where h or w is odd."""
     height, width = frame.shape[:2]
     if height % 2 or width % 2:
         return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

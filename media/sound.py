@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -17,8 +17,7 @@ from av.stream import Discard
 from media.index import open_container, read_packets
 from media.info import Budget
 
-_COPIED = {"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"}  # what mp4 holds and players play
-_NEED_HEADER = {"opus", "flac", "alac"}  # mp4 cannot hold them without their set-up data
+_NEED_HEADER = {"opus", "flac", "alac", "vorbis"}  # files cannot hold them without set-up data
 _PROBED_PACKETS = 20
 _AAC_RATES = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000}
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
@@ -26,13 +25,15 @@ _BITS_PER_CHANNEL = 96_000
 
 
 class Sound:
-    """One sound track on its way into an mp4, a little at a time.
+    """One sound track on its way into a video file, a little at a time.
 
     Args:
         source: The file it comes from, open; closed by `close`.
         track: The sound track in it.
         output: Where to write it. The stream is added at once, packets by `write`.
         span: (start, end) in seconds on the source's clock; all of it if None.
+        copied: Codecs whose packets go over as they are.
+        encoder: "aac" or "libopus", for all others.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class Sound:
         track: AudioStream,
         output: OutputContainer,
         span: tuple[float, float] | None,
+        copied: Collection[str],
+        encoder: str,
     ) -> None:
         self._source = source
         self._track = track
@@ -51,14 +54,16 @@ class Sound:
         for other in source.streams:
             if other is not track:
                 other.discard = Discard.all
-        self.copies = _can_be_copied(track)
+        self.copies = _can_be_copied(track, copied)
         self.is_damaged = False
         if self.copies:
             self._target = output.add_stream_from_template(track)
         else:
-            rate = track.rate if track.rate in _AAC_RATES else 48_000
+            rate = track.rate if encoder == "aac" and track.rate in _AAC_RATES else 48_000
             layout = _LAYOUTS.get(track.channels, "stereo")
-            self._target = output.add_stream("aac", rate=rate, layout=layout)
+            stream = output.add_stream(encoder, rate=rate, layout=layout)
+            assert isinstance(stream, AudioStream)
+            self._target = stream
             self._target.bit_rate = _BITS_PER_CHANNEL * self._target.channels
 
     @property
@@ -114,7 +119,7 @@ class Sound:
             yield packet
 
     def _converted(self, origin: Fraction) -> Iterator[av.Packet]:
-        """AAC packets; silence fills what is missing before the sound and inside it."""
+        """Encoded packets; silence fills what is missing before the sound and inside it."""
         graph = self._trimming_graph(origin)
         for frame in chain(self._decoded(), [None]):
             try:
@@ -145,6 +150,7 @@ class Sound:
     def _trimming_graph(self, origin: Fraction) -> Graph:
         """Cut to the span, move to the new clock, and begin at exactly 0, all to the sample."""
         graph = Graph()
+        form, layout = self._target.format.name, self._target.layout.name
         nodes = [graph.add_abuffer(template=self._track)]
         if self._span is not None:
             start, end = map(float, self._span)
@@ -152,7 +158,7 @@ class Sound:
         nodes += [
             graph.add("asetpts", f"PTS-({float(origin)})/TB"),
             graph.add("aresample", f"{self._target.rate}:async=1:first_pts=0"),
-            graph.add("aformat", f"sample_fmts=fltp:channel_layouts={self._target.layout.name}"),
+            graph.add("aformat", f"sample_fmts={form}:channel_layouts={layout}"),
             graph.add("abuffersink"),
         ]
         graph.link_nodes(*nodes).configure()
@@ -160,12 +166,17 @@ class Sound:
 
 
 def open_sound(
-    path: Path, output: OutputContainer, span: tuple[float, float] | None
+    path: Path,
+    output: OutputContainer,
+    span: tuple[float, float] | None,
+    *,
+    copied: Collection[str],
+    encoder: str,
 ) -> tuple[Sound | None, list[str]]:
     """The first sound track of a file, if it has one, and notes for the user.
 
-    Packets go over bit by bit as they are; what mp4 cannot hold is converted to AAC, what cannot be
-    decoded is left out, and the notes say so.
+    Packets go over bit by bit as they are; what the container cannot hold is converted, what cannot
+    be decoded is left out, and the notes say so. For the arguments see `Sound`.
 
     Raises:
         InputError: the file cannot be read.
@@ -179,10 +190,13 @@ def open_sound(
             return None, [*notes, "The sound cannot be decoded here and is left out."]
     source = open_container(path, Budget())
     track = source.streams.audio[0]
-    sound = Sound(source, track, output, span)
+    sound = Sound(source, track, output, span, copied, encoder)
     if not sound.copies:
         name = track.codec_context.codec.canonical_name
-        notes.append(f"The sound ({name}) is converted to AAC: mp4 cannot hold it as it is.")
+        target, container = encoder.removeprefix("lib").upper(), output.format.name
+        notes.append(
+            f"The sound ({name}) is converted to {target}: {container} cannot hold it as it is."
+        )
     return sound, notes
 
 
@@ -205,7 +219,7 @@ def _can_be_decoded(source: InputContainer, track: AudioStream) -> bool:
     return False
 
 
-def _can_be_copied(track: AudioStream) -> bool:
+def _can_be_copied(track: AudioStream, copied: Collection[str]) -> bool:
     name = track.codec_context.codec.canonical_name
     has_header = bool(track.codec_context.extradata)
-    return name in _COPIED and (has_header or name not in _NEED_HEADER)
+    return name in copied and (has_header or name not in _NEED_HEADER)

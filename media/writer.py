@@ -1,10 +1,15 @@
-"""Writing the video a browser can play: H.264 in mp4, with the source's time stamps and sound."""
+"""Writing video with the source's time stamps and sound: for browsers, and with transparency.
+
+The ending of the file decides: .mp4 is H.264, which every browser plays; .webm (VP9) and .mov
+(ProRes 4444) take frames with an alpha channel, for web pages and for editing programs.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,29 +28,59 @@ from media.pictures import is_picture
 from media.reader import is_being_read
 from media.sound import Sound, mux, open_sound
 
-_PRESET = "veryfast"  # 720p in real time on two cores; slower ones gain a few percent of size
+
+@dataclass(frozen=True)
+class _Format:
+    """What an ending stands for."""
+
+    container: str
+    codec: str
+    pixels: str  # as FFmpeg calls the pixel format
+    channels: int  # of a frame: 3 RGB, 4 RGB and alpha
+    sounds: frozenset[str]  # kinds that go over as they are
+    sound: str  # the encoder for all others
+    options: dict[str, str]
+
+
+# What the container holds and players play.
+_MP4_SOUNDS = frozenset({"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"})
+_FORMATS = {
+    # veryfast: 720p in real time on two cores; slower ones gain a few percent of size.
+    ".mp4": _Format("mp4", "libx264", "yuv420p", 3, _MP4_SOUNDS, "aac", {"preset": "veryfast"}),
+    ".webm": _Format(
+        "webm", "libvpx-vp9", "yuva420p", 4, frozenset({"opus", "vorbis"}), "libopus",
+        # Its default, alternate reference frames, cannot be had together with alpha.
+        {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "auto-alt-ref": "0"},
+    ),
+    ".mov": _Format(
+        "mov", "prores_ks", "yuva444p10le", 4, _MP4_SOUNDS - {"opus", "flac"}, "aac",
+        {"profile": "4444"},
+    ),
+}  # fmt: skip
 _SECONDS_BETWEEN_KEY_FRAMES = 2  # a player, and our own reader, can go anywhere quickly
 _LONGEST_SIDE = 16_384
 _LEAD = Fraction(1, 10)  # sound that starts this much before the picture is more than codec delay
 
 
 class VideoWriter:
-    """Writes frames as H.264 (yuv420p, BT.709, tagged as such) into an mp4 that browsers play.
+    """Writes frames (BT.709, tagged as such) into a file of the kind its ending says.
 
     Everything goes to PATH.part, which becomes PATH when the writer is closed without an error and
-    is removed otherwise. Time stamps and durations are exact, with variable frame rates too; the
-    first frame is moved to time 0 and the sound along with it.
+    is removed otherwise. Time stamps and durations are exact, with variable frame rates too (in a
+    webm to the millisecond); the first frame is moved to time 0 and the sound along with it.
 
     Args:
-        path: The file to write; ends with ".mp4". An older file of that name is replaced.
-        size: (height, width) of the frames. Where one is odd, an edge pixel is repeated (H.264
-            has even sizes only), `notes` says so, and `open_video` takes it off again.
+        path: The file to write: .mp4 for RGB frames; .webm or .mov for RGBA frames, alpha not
+            multiplied into the colours. An older file of that name is replaced.
+        size: (height, width) of the frames. Where one is odd, an edge pixel is repeated (coded
+            video has even sizes only), `notes` says so, and `open_video` takes it off again.
         fps: Frame rate, for frames without a time stamp and for the encoder's rate control.
         time_base: Seconds per unit of a time stamp; 1 / fps if None.
         audio_from: A video whose sound is carried over; nothing happens if it has none.
         audio_range: (start, end) in seconds on that video's clock: only this part of the sound,
             start being shown with the first frame.
-        crf: Quality, 0 (lossless) to 51; 18 is nearly indistinguishable from the source.
+        crf: Quality, 0 (lossless) to 51; 18 is nearly indistinguishable from the source. ProRes
+            has a fixed one.
 
     Raises:
         InputError: the file cannot be written there, or would replace a video being read.
@@ -73,19 +108,24 @@ class VideoWriter:
         self._count = 0
         self._first_pts: int | None = None
         self._last_pts = self._next_pts = 0
-        self._to_yuv = YuvConverter()
         self._sound: Sound | None = None
         self._check_target(source)
+        self._format = _FORMATS[self.path.suffix.lower()]
+        self._to_yuv = YuvConverter(self._format.pixels)
+        options = {} if self._format.container == "webm" else {"movflags": "+faststart"}
         self._container: OutputContainer | None = av.open(
             str(self._part.absolute()),
             "w",
-            format="mp4",
-            container_options={"movflags": "+faststart"},
+            format=self._format.container,
+            container_options=options,
         )
         try:
             self._stream = self._add_picture(self._container, crf)
             if source is not None and source.is_file() and not is_picture(source):
-                self._sound, notes = open_sound(source, self._container, audio_range)
+                self._sound, notes = open_sound(
+                    source, self._container, audio_range,
+                    copied=self._format.sounds, encoder=self._format.sound,
+                )  # fmt: skip
                 self.notes += notes
         except BaseException:
             self.abort()
@@ -95,7 +135,7 @@ class VideoWriter:
         """Write the next frame.
 
         Args:
-            frame: uint8 (h, w, 3) RGB of the writer's size.
+            frame: uint8 (h, w, 3) RGB of the writer's size; (h, w, 4) RGBA for webm and mov.
             pts: When it is shown, in units of `time_base`; right after the frame before if None.
             duration: How long it is shown, in the same units; matters for the last frame, for the
                 others the next time stamp decides. One frame at `fps` if None.
@@ -106,8 +146,9 @@ class VideoWriter:
         """
         if self._container is None:
             raise ValueError("the writer is closed")
-        if frame.shape != (*self.size, 3) or frame.dtype != np.uint8:
-            raise ValueError(f"expected uint8 {(*self.size, 3)}, got {frame.dtype} {frame.shape}")
+        shape = (*self.size, self._format.channels)
+        if frame.shape != shape or frame.dtype != np.uint8:
+            raise ValueError(f"expected uint8 {shape}, got {frame.dtype} {frame.shape}")
         step = 1 / (self._fps * self._time_base)
         if duration is None:
             duration = max(1, round((self._count + 1) * step) - round(self._count * step))
@@ -180,11 +221,14 @@ class VideoWriter:
     def _check_target(self, source: Path | None) -> None:
         """Refuse a target before any work is done for it."""
         path = self.path
-        if path.suffix.lower() != ".mp4":
-            raise InputError(f"{path.name} has to end with .mp4: videos are written as mp4.")
+        if path.suffix.lower() not in _FORMATS:
+            raise InputError(
+                f"{path.name} has to end with .mp4, or with .webm or .mov where a video has "
+                "transparent parts."
+            )
         if max(self.size) > _LONGEST_SIDE:
             raise InputError(
-                f"H.264 pictures have at most {_LONGEST_SIDE} pixels on a side; these have "
+                f"Coded pictures have at most {_LONGEST_SIDE} pixels on a side; these have "
                 f"{max(self.size)}: make the video smaller."
             )
         if path.is_dir():
@@ -206,18 +250,20 @@ class VideoWriter:
         if (height, width) != self.size:
             container.metadata["comment"] = size_tag(self.size)
             self.notes.append(
-                f"H.264 has even sizes only: {self.size[1]}x{self.size[0]} is stored as "
+                f"Coded video has even sizes only: {self.size[1]}x{self.size[0]} is stored as "
                 f"{width}x{height} with the last pixels repeated."
             )
         stream = container.add_stream(
-            "libx264",
+            self._format.codec,
             rate=self._fps.limit_denominator(100_000),
-            options={"preset": _PRESET, "crf": str(crf)},
+            options={**self._format.options, "crf": str(crf)},
         )
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = height, width, self._format.pixels
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.gop_size = max(1, min(round(_SECONDS_BETWEEN_KEY_FRAMES * self._fps), 250))
         stream.codec_context.flags |= Flags.frame_duration
+        stream.bit_rate = 0  # or VP9 keeps to one in place of a quality
         stream.max_b_frames = 0  # they need edit lists and blur how long the last frame is shown
         stream.colorspace = Colorspace.ITU709
         stream.color_primaries = ColorPrimaries.BT709

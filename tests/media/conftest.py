@@ -96,6 +96,16 @@ class Clips:
                 container.mux(tone.stream.encode(None))
         return path
 
+    @staticmethod
+    def decode_alpha(path: Path) -> list[av.VideoFrame]:
+        """Frames with their alpha plane, which FFmpeg's own VP9 decoder leaves out."""
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            if stream.codec_context.name != "vp9":
+                return list(container.decode(stream))
+            decoder = av.CodecContext.create("libvpx-vp9", "r")
+            return [frame for packet in container.demux(stream) for frame in decoder.decode(packet)]
+
 
 class _Tone:
     """A sound track: half a second of tone, half a second of silence, and so on."""

@@ -106,6 +106,41 @@ def test_odd_sizes(size: tuple[int, int], tmp_path: Path) -> None:
     assert np.abs(picture[-1] - picture[size[0] - 1]).max() <= 4, "the edge is repeated"
 
 
+@pytest.mark.parametrize("ending", [".webm", ".mov"])
+def test_transparency(ending: str, clips: Any, tmp_path: Path) -> None:
+    """Colours and alpha come back, with time stamps and sound, and our reader shows the colours."""
+    source = clips.write(tmp_path / "source.mp4", 24, sound={})
+    path = tmp_path / f"out{ending}"
+    pts = [40 * k + 7 * (k > 5) for k in range(24)]  # in ms
+    frames = [
+        np.dstack([clips.paint(k, 95, 143), np.zeros((95, 143), np.uint8)]) for k in range(24)
+    ]
+    for k, frame in enumerate(frames):
+        frame[20:60, 30 + k : 90 + k, 3] = 255
+    base = Fraction(1, 1000)
+    with VideoWriter(
+        path, size=(95, 143), fps=Fraction(25), time_base=base, audio_from=source
+    ) as writer:
+        for stamp, frame in zip(pts, frames, strict=True):
+            writer.write(frame, stamp, 40)
+    assert any("95" in note for note in writer.notes)
+    decoded = clips.decode_alpha(path)
+    assert [round(f.time * 1000) for f in decoded] == pts
+    for frame, picture in zip(frames, decoded, strict=True):
+        alpha = picture.reformat(format="rgba").to_ndarray()[:95, :143, 3]
+        assert ((alpha > 127) == (frame[..., 3] > 0)).mean() > 0.995
+    with open_video(path) as video:
+        assert clips.numbers(video.frames()) == list(range(24))
+        assert video.info.size == (95, 143) and video.info.has_audio
+        red = video[3][80:90, 5:30].reshape(-1, 3).mean(0)
+        assert np.abs(red - (230, 20, 20)).max() < 6
+    with (
+        pytest.raises(ValueError, match="expected uint8"),
+        VideoWriter(tmp_path / f"rgb{ending}", size=(96, 144), fps=FPS) as writer,
+    ):
+        writer.write(clips.paint(0))
+
+
 def test_wrong_frames_and_time_stamps(clips: Any, tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="expected uint8"),
