@@ -9,8 +9,10 @@ from trackers.base import (
     list_trackers,
     register,
 )
+from trackers.multi_tracker import MultiTracker
 
 __all__ = [
+    "MultiTracker",
     "Track",
     "Tracker",
     "build_network",

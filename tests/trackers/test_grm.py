@@ -255,7 +255,7 @@ def test_a_correction_is_the_new_template() -> None:
     tracker.initialize(random_frame(), [20, 40, 60, 80])
     tracker.correct(random_frame(1), [300, 30, 340, 70])
     crop = SquareCrop.around((300, 30, 40, 40), 2.0, 32).extract(random_frame(1))
-    assert torch.equal(tracker._template, to_tensor([crop]))
+    assert torch.equal(tracker._cache[0][0], to_tensor([crop]))
     assert tracker.track(random_frame(2)).box[0] > 200
 
 

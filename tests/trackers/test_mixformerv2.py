@@ -285,11 +285,11 @@ def act(tracker: MixFormerV2Tracker, monkeypatch: pytest.MonkeyPatch, scores: li
     """Let the network say these scores, one per frame, and a box that moves right each time."""
     script = iter(scores)
     box = torch.tensor([[[0.6, 0.5, 0.25, 0.25]]])
-    nothing = torch.empty(0)
+    edges = torch.full((1, 4, 96), 1 / 96)
 
     def search(crop: torch.Tensor, cache: object) -> MixFormerV2Output:
         logit = torch.logit(torch.tensor([next(script)], dtype=torch.float64))
-        return MixFormerV2Output(box, logit, nothing, nothing, [])
+        return MixFormerV2Output(box, logit, edges, edges.log(), [])
 
     monkeypatch.setattr(tracker.network, "search", search)
 

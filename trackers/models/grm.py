@@ -29,11 +29,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, Track, register
-from trackers.boxes import clip_xywh, xywh_to_xyxy
+from trackers.base import Mode, register
 from trackers.crop_tracker import CropTracker
 from trackers.crops import to_tensor
 from trackers.models.layers import AttentionHeads, DropPath, Mlp, PatchEmbed, conv_norm_relu
+from trackers.search import Cache
 
 # ------------------------------------------------------------------------------------------ parts
 
@@ -350,21 +350,16 @@ class GRMTracker(CropTracker):
         self.threshold = threshold
         self._window = hann_window(network.search_size // PatchEmbed.patch).to(self.device)
 
-    @torch.inference_mode()
-    def track(self, frame: np.ndarray) -> Track:
-        """See `Tracker.track`."""
-        size = self._check(frame)
-        crop = self._search_crop()
-        search = to_tensor([crop.extract(frame)], self.device)
-        output = self.network(self._template, search, self.threshold)
+    def _look(self, crops: torch.Tensor, cache: Cache) -> torch.Tensor:
+        ((template,),) = cache
+        output = self.network(template, crops, self.threshold)
         # The window prefers what moved little. Size and offset are read as they are.
-        box, cell = decode(self._window * output.score_map, output.size_map, output.offset_map)
-        self._box_xywh = clip_xywh(crop.to_frame(box[0].cpu()), size)
-        score = output.score_map.flatten()[cell].item()
-        return Track(xywh_to_xyxy(np.array(self._box_xywh, np.float32)), score)
+        boxes, cells = decode(self._window * output.score_map, output.size_map, output.offset_map)
+        scores = output.score_map.flatten(1).gather(1, cells[:, None])
+        return torch.cat([boxes, scores], dim=1)
 
     def _begin(self, frame: np.ndarray) -> None:
-        self._template = to_tensor([self._template_crop(frame)], self.device)
+        self._cache = [(to_tensor([self._template_crop(frame)], self.device),)]
 
     def _renew(self, frame: np.ndarray) -> None:
         self._begin(frame)

@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, StateDict, Track, register
-from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh
+from trackers.base import Mode, StateDict, register
+from trackers.boxes import xyxy_to_cxcywh
 from trackers.crop_tracker import CropTracker
 from trackers.crops import to_tensor
 from trackers.models.layers import (
@@ -38,6 +38,7 @@ from trackers.models.layers import (
     conv_norm_relu,
     fixed_positions,
 )
+from trackers.search import Cache
 
 # ------------------------------------------------------------------------------------------ parts
 
@@ -252,14 +253,9 @@ class MixViTTracker(CropTracker):
         self._first = self._template_crop(frame)
         self._encode(self._first)
 
-    @torch.inference_mode()
-    def track(self, frame: np.ndarray) -> Track:
-        """See `Tracker.track`."""
-        size = self._check(frame)
-        crop = self._search_crop()
-        output = self.network.search(to_tensor([crop.extract(frame)], self.device), self._cache)
-        self._box_xywh = clip_xywh(crop.to_frame(output.boxes_cxcywh[0, 0].cpu()), size)
-        return Track(xywh_to_xyxy(np.array(self._box_xywh, np.float32)), math.nan)
+    def _look(self, crops: torch.Tensor, cache: Cache) -> torch.Tensor:
+        boxes = self.network.search(crops, cache).boxes_cxcywh[:, 0]
+        return torch.cat([boxes, torch.full_like(boxes[:, :1], math.nan)], dim=1)
 
     def _renew(self, frame: np.ndarray) -> None:
         self._encode(self._template_crop(frame))  # the first template stays
