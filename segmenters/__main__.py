@@ -1,0 +1,151 @@
+"""Masks from a command line, and how good they are: list | evaluate."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from checkpoints import CheckpointError
+from media import InputError
+from media.command_line import build_parser, call
+
+if TYPE_CHECKING:
+    from segmenters.evaluation import Clip, Scores
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def list_() -> int:
+    """Show the segmenters that the other commands know."""
+    from segmenters import list_segmenters
+
+    print("\n".join(list_segmenters()))
+    return 0
+
+
+def evaluate(
+    root: Path,
+    *,
+    segmenter: str = "mobile_sam",
+    prompt: Literal["box", "point"] = "box",
+    boxes: Path | None = None,
+    masks: Path | None = None,
+    sequence: list[str] | None = None,
+    out: Path | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+) -> int:
+    """Score masks against annotated sequences: DAVIS's J and F, and how steady they are.
+
+    Without --boxes or --masks each frame is prompted with its own true box or point. The first and
+    the last frame do not count, as in DAVIS's semi-supervised task.
+
+    Args:
+        root: Folder with JPEGImages/NAME and Annotations/NAME (as DAVIS), or NAME/JPEGImages.
+        segmenter: Which segmenter; see the command list.
+        prompt: What each frame is prompted with: the box round the true mask, or its deepest point.
+        boxes: Prompt with a tracker's boxes: BOXES/NAME.txt, as trackers evaluate writes them, or
+            BOXES/NAME/tracks.csv, as demo does.
+        masks: Score masks that are there already: MASKS/NAME/00000.png and so on.
+        sequence: Which sequence, in place of all.
+        out: Folder to write the masks to.
+        weights: A file with weights, in place of the best on this machine.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    from segmenters import Prompt, build_segmenter
+    from segmenters.evaluation import (
+        Scores,
+        cut_out_alone,
+        find_clips,
+        read_boxes,
+        read_masks,
+        score,
+        true_prompts,
+    )
+
+    if boxes is not None and masks is not None:
+        raise InputError("Give --boxes to make masks from, or --masks that are made, not both.")
+    clips = find_clips(root, sequence or ())
+    model = None
+    if masks is None:
+        model = build_segmenter(
+            segmenter, device=device, weights=None if weights is None else str(weights)
+        )
+
+    def cut_out(clip: Clip, object_id: int) -> Iterator[np.ndarray]:
+        if model is None:
+            assert masks is not None
+            return read_masks(masks, clip, object_id)
+        if boxes is None:
+            return cut_out_alone(model, clip, true_prompts(clip, object_id, prompt))
+        found = read_boxes(boxes, clip, object_id)
+        return cut_out_alone(model, clip, [None if b is None else Prompt(box=b) for b in found])
+
+    rows: dict[str, Scores] = {}
+    for clip in clips:
+        for object_id in clip.objects:
+            name = clip.name if len(clip.objects) == 1 else f"{clip.name} {object_id}"
+            made: Iterable[np.ndarray] = tqdm(
+                cut_out(clip, object_id), total=len(clip), desc=name, unit="frame", leave=False
+            )
+            if out is not None:
+                made = _kept(made, out / name.replace(" ", "_"))
+            rows[name] = score(clip, object_id, made)
+    if len(rows) > 1:
+        rows["mean"] = Scores.over(list(rows.values()))
+    print(_as_table(rows))
+    return 0
+
+
+def _kept(masks: Iterable[np.ndarray], folder: Path) -> Iterator[np.ndarray]:
+    from media.masks import MaskFolder
+
+    target = MaskFolder(folder)
+    for index, mask in enumerate(masks):
+        target.write(index, mask)
+        yield mask
+
+
+def _as_table(rows: dict[str, Scores]) -> str:
+    width = max(map(len, rows))
+    titles = ("J&F", "J", "recall", "decay", "F", "recall", "decay", "steady")
+    lines = [" " * width + "".join(f"{title:>8s}" for title in titles)]
+    for name, s in rows.items():
+        j, f = s.region, s.boundary
+        values = (s.both, j.mean, j.recall, j.decay, f.mean, f.recall, f.decay, s.steadiness)
+        lines.append(f"{name:{width}s}" + "".join(f"{value:8.3f}" for value in values))
+    return "\n".join(lines)
+
+
+COMMANDS = (list_, evaluate)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0 ok, 1 failed (missing weights), 2 bad input."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return call(build_parser("python -m segmenters", __doc__ or "", COMMANDS).parse_args(argv))
+    except InputError as error:
+        _say(f"Error: {error}")
+        return 2
+    except CheckpointError as error:
+        _say(f"Error: {error}")
+        return error.exit_code
+    except OSError as error:
+        _say(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
+        return 1
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
