@@ -32,7 +32,9 @@ VIDEO_SUFFIXES = {
     ".3gp", ".wmv", ".flv", ".gif",
 }  # fmt: skip
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
-COLUMNS = ("video", "box", "point", "mask", "frame", "name", "start", "end")
+COLUMNS = (
+    "video", "box", "point", "mask", "frame", "name", "start", "end", "tracks", "masks",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
         if args.prompts or args.point or args.box or args.mask:
             raise InputError("Give either --jobs or a prompt for all videos, not both.")
         return _name_folders(args.out, _jobs_from_csv(args.jobs, videos, settings))
+    if args.tracks or args.masks:
+        raise InputError("Each video has tracks or masks of its own: name them with --jobs.")
     objects = prompts_from(args)
     return _name_folders(args.out, [(video, objects, settings) for video in videos])
 
@@ -117,6 +121,13 @@ def _jobs_from_csv(
                         span = replace(span, start=int(row["start"]))
                     if row.get("end"):
                         span = replace(span, end=int(row["end"]))
+                    if row.get("tracks"):
+                        span = replace(span, tracks=path.parent / row["tracks"])
+                    if row.get("masks"):
+                        span = replace(span, masks=path.parent / row["masks"])
+                    jobs[video] = (objects, span)
+                    if span.tracks or span.masks:
+                        continue
                     number = len(objects) + 1
                     objects.append(
                         ObjectPrompt(
@@ -131,7 +142,6 @@ def _jobs_from_csv(
                     )
                 except ValueError as error:  # InputError too: both name what is wrong
                     raise InputError(f"{path}, line {line}: {error}") from error
-                jobs[video] = (objects, span)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if not jobs:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tqdm import tqdm
 
 from demo.failures import EXIT_OK, explain
-from demo.project import Box, ObjectPrompt, Point, Settings, load_prompts, object_color
+from demo.project import EXPORTS, Box, ObjectPrompt, Point, Settings, load_prompts, object_color
 from media import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ def parse_box(text: str) -> Box:
 
 def prompts_from(args: argparse.Namespace) -> list[ObjectPrompt]:
     """The objects that --prompts, or --point, --box and --mask, describe."""
+    if args.tracks or args.masks:
+        if args.prompts or args.point or args.box or args.mask:
+            raise InputError("Say what to follow, or give --tracks or --masks, but not both.")
+        return []
     if args.prompts:
         if args.point or args.box or args.mask or args.name:
             raise InputError("Give either --prompts or --point, --box, --mask and --name.")
@@ -81,6 +85,9 @@ def settings_from(args: argparse.Namespace, do: str) -> Settings:
         inpainter=args.inpainter,
         device=args.device,
         dilate=args.dilate,
+        tracks=args.tracks,
+        masks=args.masks,
+        exports=tuple(dict.fromkeys(args.export)),
     )
 
 
@@ -108,6 +115,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     prompt.add_argument("--name", help="what the object is called in the results")
     prompt.add_argument("--prompts", type=Path, metavar="JSON", help="several objects from a file")
+    prompt.add_argument(
+        "--tracks", type=Path, metavar="FILE",
+        help="boxes made before, in place of following: JSON, CSV, MOT, OTB or VOT",
+    )  # fmt: skip
+    prompt.add_argument(
+        "--masks", type=Path, metavar="PATH",
+        help="masks made before, in place of following: a folder of pictures or a COCO file",
+    )  # fmt: skip
     span = parser.add_argument_group("which part")
     span.add_argument("--start", type=int, metavar="N", help="first frame to work on (default 0)")
     span.add_argument("--end", type=int, metavar="N", help="the frame after the last one")
@@ -122,6 +137,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--dilate", type=int, metavar="PIXELS",
         help="grow the mask by this much before painting away (default: by the object's size)",
+    )  # fmt: skip
+    how.add_argument(
+        "--export", action="append", default=[], metavar="NAME",
+        help="write this besides; may be repeated: "
+        + "; ".join(f"{name} = {export.summary}" for name, export in EXPORTS.items()),
     )  # fmt: skip
     how.add_argument("--overwrite", action="store_true", help="replace results of another video")
     _add_limits(parser)
@@ -159,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument(
         "--jobs", type=Path, metavar="CSV",
         help="one row per video: columns video, and any of box, point, mask, frame, name, start,"
-        " end (several points are separated by spaces)",
+        " end, tracks, masks (several points are separated by spaces)",
     )  # fmt: skip
     batch.add_argument("--json", action="store_true", help="print one JSON line per video")
     batch.add_argument("--limit", type=int, metavar="N", help="stop after N videos")

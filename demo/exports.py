@@ -1,18 +1,26 @@
-"""Tracks as files that other tools read."""
+"""Tracks, masks and cut-outs as files that other tools read.
+
+`tracks.json` and `tracks.csv` are written in every run; what else there is, by name, is listed in
+`demo.project.EXPORTS`. `demo/imports.py` reads them back.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from demo.project import ObjectPrompt, TrackPoint, Tracks, write_json
+from demo.pipeline import write_video
+from demo.project import ObjectPrompt, TrackPoint, Tracks, write_json, write_whole
+from media.masks import MaskFolder, encode_rle
 from media.video import VideoReader
 
 CSV_HEADER = ("frame", "time", "object", "x0", "y0", "x1", "y1", "score", "lost")
@@ -76,21 +84,141 @@ def write_tracks_csv(path: Path, tracks: Tracks, reader: VideoReader) -> None:
         writer.writerow(
             [frame, f"{time:.6f}", object_id, *box, "" if score is None else score, int(point.lost)]
         )
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(buffer.getvalue(), encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, [buffer.getvalue()])
 
 
-def read_tracks_json(path: Path) -> Tracks:
-    """Read back what `write_tracks_json` wrote."""
-    tracks = Tracks()
-    for frame in json.loads(path.read_text(encoding="utf-8"))["frames"]:
-        for item in frame["objects"]:
-            score = float("nan") if item["score"] is None else item["score"]
-            box = None if item["box"] is None else tuple(item["box"])
-            tracks.put(frame["index"], item["id"], TrackPoint(box=box, score=score))
-    return tracks
+# --------------------------------------------------------------------------------- other exports
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run has made, for an export to take from.
+
+    Attributes:
+        span: the frames that were worked on.
+        masks: per object; empty where a run was not asked for masks.
+        tick: called with the number of frames that are done.
+    """
+
+    reader: VideoReader
+    tracks: Tracks
+    objects: Sequence[ObjectPrompt]
+    span: range
+    masks: Mapping[int, MaskFolder]
+    tick: Callable[[int], None]
+
+    def union(self, index: int) -> np.ndarray:
+        """bool (h, w): all objects of one frame together."""
+        return np.any([folder[index] for folder in self.masks.values()], axis=0)
+
+
+def _write_mot(path: Path, material: Material) -> None:
+    """MOTChallenge: frame from 1, id, left, top, width, height, score, -1, -1, -1; lost: no row."""
+    lines = []
+    for frame, _, _, object_id, point in _rows(material.tracks, material.reader):
+        if point.box is not None:
+            score = 1.0 if np.isnan(point.score) else point.score
+            box = ",".join(f"{v:.2f}" for v in _xywh(point.box))
+            lines.append(f"{frame + 1},{object_id},{box},{score:.4f},-1,-1,-1\n")
+    write_whole(path, lines)
+
+
+def _write_per_object(folder: Path, material: Material, lost: str) -> None:
+    """One file per object and one line per frame of the range: left,top,width,height from 0."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for prompt in material.objects:
+        points = (material.tracks.at(index).get(prompt.id) for index in material.span)
+        boxes = (None if point is None else point.box for point in points)
+        lines = (
+            (lost if box is None else ",".join(f"{v:.2f}" for v in _xywh(box))) + "\n"
+            for box in boxes
+        )
+        write_whole(folder / f"object_{prompt.id}.txt", lines)
+
+
+def _xywh(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = box
+    return x0, y0, x1 - x0, y1 - y0
+
+
+def _write_coco(path: Path, material: Material) -> None:
+    """COCO: an image per frame, a category per object, masks as compressed run lengths."""
+    height, width = material.reader.info.size
+    images = [
+        {"id": i, "file_name": f"{i:05d}.png", "height": height, "width": width, "frame_index": i}
+        for i in material.span
+    ]
+    categories = [{"id": o.id, "name": o.name} for o in material.objects]
+
+    def lines() -> Iterator[str]:  # one annotation at a time: a long video has many
+        yield '{"info": {"description": ' + json.dumps(material.reader.info.path.name) + "},\n"
+        yield f'"images": {json.dumps(images)},\n"categories": {json.dumps(categories)},\n'
+        yield '"annotations": ['
+        count = 0
+        for done, index in enumerate(material.span, start=1):
+            for object_id, folder in material.masks.items():
+                mask = folder[index]
+                if not mask.any():
+                    continue
+                count += 1
+                ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+                x, y = int(xs[0]), int(ys[0])
+                annotation = {
+                    "id": count, "image_id": index, "category_id": object_id, "iscrowd": 0,
+                    "bbox": [x, y, int(xs[-1]) + 1 - x, int(ys[-1]) + 1 - y],
+                    "area": int(mask.sum()), "segmentation": encode_rle(mask),
+                }  # fmt: skip
+                yield ("\n" if count == 1 else ",\n") + json.dumps(annotation)
+            material.tick(done)
+        yield "\n]}\n"
+
+    write_whole(path, lines())
+
+
+GREEN = (0, 177, 64)  # of the screens in studios
+_SOFT_EDGE = 0.8  # pixels, standard deviation
+_KEPT_EDGE = 4  # pixels around the object whose colour stays, for whoever scales or smooths alpha
+
+
+def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (frame index, uint8 (h, w, 4) RGBA): the objects, with see-through surroundings."""
+    kernel = np.ones((2 * _KEPT_EDGE + 1,) * 2, np.uint8)
+    frames = material.reader.frames(material.span.start, material.span.stop)
+    for index, frame in zip(material.span, frames, strict=False):
+        opaque = material.union(index).astype(np.uint8) * 255
+        near = cv2.dilate(opaque, kernel) > 0
+        alpha = cv2.GaussianBlur(opaque, (0, 0), _SOFT_EDGE)
+        yield index, np.dstack([frame * near[..., None], alpha])
+
+
+def _write_cutout(path: Path, material: Material) -> None:
+    _write_video(path, material, _cut_outs(material))
+
+
+def _write_green(path: Path, material: Material) -> None:
+    """In front of a green screen, for programs that take no alpha channel."""
+
+    def frames() -> Iterator[tuple[int, np.ndarray]]:
+        for index, rgba in _cut_outs(material):
+            alpha = rgba[..., 3:].astype(np.float32) / 255
+            yield index, (rgba[..., :3] * alpha + np.array(GREEN) * (1 - alpha)).astype(np.uint8)
+
+    _write_video(path, material, frames())
+
+
+def _write_video(path: Path, material: Material, frames: Iterator[tuple[int, np.ndarray]]) -> None:
+    # Always the range alone: there is nothing cut out before and after it.
+    write_video(path, material.reader, frames, material.span, trim=True, tick=material.tick)
+
+
+WRITERS: dict[str, Callable[[Path, Material], None]] = {
+    "mot": _write_mot,
+    "otb": lambda path, material: _write_per_object(path, material, "nan,nan,nan,nan"),
+    "vot": lambda path, material: _write_per_object(path, material, "0"),
+    "coco": _write_coco,
+    "webm": _write_cutout,
+    "mov": _write_cutout,
+    "green": _write_green,
+}
+"""How each of `demo.project.EXPORTS` is written."""

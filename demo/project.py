@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,36 @@ Point = tuple[float, float, int]
 Box = tuple[float, float, float, float]
 
 STATE_FILE = ".mixcut.json"
-OUTPUTS = ("tracked.mp4", "segmented.mp4", "removed.mp4", "masks", "tracks.json", "tracks.csv")
+
+
+@dataclass(frozen=True)
+class Export:
+    """One kind of file that is written when it is asked for.
+
+    Attributes:
+        output: its name, or a folder's, among the results.
+        needs_masks: whether boxes alone are not enough.
+        summary: what it is good for, in a few words.
+    """
+
+    output: str
+    needs_masks: bool
+    summary: str
+
+
+EXPORTS = {
+    "mot": Export("tracks_mot.txt", False, "boxes as MOTChallenge has them"),
+    "otb": Export("tracks_otb", False, "boxes as OTB and LaSOT have them (lost: nan)"),
+    "vot": Export("tracks_vot", False, "boxes as VOT has them (lost: 0)"),
+    "coco": Export("masks_coco.json", True, "masks as COCO run lengths"),
+    "webm": Export("cutout.webm", True, "cut-out with alpha (VP9), for web pages"),
+    "mov": Export("cutout.mov", True, "cut-out with alpha (ProRes 4444), for editing"),
+    "green": Export("cutout_green.mp4", True, "cut-out before a green screen"),
+}
+OUTPUTS = (
+    "tracked.mp4", "segmented.mp4", "removed.mp4", "masks", "tracks.json", "tracks.csv",
+    *(export.output for export in EXPORTS.values()),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,6 +131,9 @@ class Settings:
         trim: write only that range (sound included) instead of the whole video.
         tracker, segmenter, inpainter: names of models; auto = the best one whose weights are here.
         dilate: pixels by which masks grow before painting; None = by the object's size.
+        tracks: a file of boxes to take in place of following; see `demo/imports.py`.
+        masks: masks to take in place of following and cutting out.
+        exports: names in `EXPORTS` of what shall be written besides.
     """
 
     do: Task = "track"
@@ -113,6 +145,18 @@ class Settings:
     inpainter: str = "auto"
     device: str = "auto"
     dilate: int | None = None
+    tracks: Path | None = None
+    masks: Path | None = None
+    exports: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.exports:
+            if name not in EXPORTS:
+                raise InputError(f"There is no export “{name}”; there are {', '.join(EXPORTS)}.")
+            if EXPORTS[name].needs_masks and self.do == "track":
+                raise InputError(f"The export {name} needs masks; use segment or remove.")
+        if self.tracks is not None and self.masks is not None:
+            raise InputError("Give tracks or masks, but not both; boxes are made of masks.")
 
     def span(self, frame_count: int) -> range:
         """The frames to work on; raises InputError if there are none."""
@@ -158,20 +202,34 @@ def fingerprint(*parts: object) -> str:
 
 
 def source_identity(source: Path) -> dict[str, Any]:
-    """What tells two inputs apart without reading them: the path, its size and its time."""
-    stat = source.stat()
-    return {"path": str(source.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+    """What tells two inputs apart without reading them: the path, its size and its time.
+
+    Of a folder, the size and the newest time of all files in it.
+    """
+    files = [p.stat() for p in source.rglob("*") if p.is_file()] if source.is_dir() else []
+    stats = [source.stat(), *files]
+    return {
+        "path": str(source.resolve()),
+        "bytes": sum(stat.st_size for stat in (files or stats)),
+        "modified": max(stat.st_mtime_ns for stat in stats),
+    }
+
+
+def write_whole(path: Path, parts: Iterable[str]) -> None:
+    """Write a text made of parts, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(parts)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, [json.dumps(value, indent=1, default=str), "\n"])
 
 
 class Project:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,8 +19,9 @@ import numpy as np
 
 import checkpoints
 from demo import __version__
-from demo.exports import read_tracks_json, write_tracks_csv, write_tracks_json
+from demo.exports import WRITERS, Material, write_tracks_csv, write_tracks_json
 from demo.failures import Cancelled
+from demo.imports import Masks, prompts_of, read_masks, read_tracks, read_tracks_json, tracks_of
 from demo.pipeline import (
     Frame,
     Mask,
@@ -33,6 +35,7 @@ from demo.pipeline import (
     write_video,
 )
 from demo.project import (
+    EXPORTS,
     ObjectPrompt,
     Project,
     Settings,
@@ -80,6 +83,7 @@ def run(
 
     Args:
         source: a video file, a folder of pictures, or a GIF.
+        objects: what to follow; none where `settings` name tracks or masks to take.
         report: called with (stage, frames done, frames in all) after every frame.
         cancelled: asked after every frame; True ends the run with `Cancelled`. What was finished
             before stays and is not done again by the next run.
@@ -95,6 +99,11 @@ def run(
     models = models or Models(settings)
     with open_video(source, budget=budget or Budget()) as reader:
         span = settings.span(len(reader))
+        tracks, masks = _import(settings, reader, span)
+        if tracks is not None:
+            if objects:
+                raise InputError("Say what to follow, or give tracks or masks, but not both.")
+            objects = prompts_of(tracks)
         given: dict[int, Mask] = {}
         for prompt in objects:
             prompt.check(reader.info.size, len(reader), span)
@@ -106,8 +115,29 @@ def run(
                     )
         project = Project(folder, source, overwrite=overwrite)
         return _Run(
-            reader, project, list(objects), given, settings, span, models, report, cancelled
-        ).go()
+            reader, project, list(objects), given, tracks, masks, settings, span, models, report,
+            cancelled,
+        ).go()  # fmt: skip
+
+
+def _import(
+    settings: Settings, reader: VideoReader, span: range
+) -> tuple[Tracks | None, dict[int, Masks]]:
+    """What the settings name of tracks and masks that are there already, cut to `span`."""
+    size, count = reader.info.size, len(reader)
+    if settings.masks is not None:
+        masks = read_masks(settings.masks, size, count)
+        tracks = tracks_of(masks, span)
+        if not prompts_of(tracks):
+            raise InputError(f"The masks at {settings.masks} are empty in all of these frames.")
+        return tracks, masks
+    if settings.tracks is not None:
+        tracks = read_tracks(settings.tracks, size, count)
+        tracks.points = {index: tracks.points[index] for index in span if index in tracks.points}
+        if not prompts_of(tracks):
+            raise InputError(f"{settings.tracks} has no box in these frames.")
+        return tracks, {}
+    return None, {}
 
 
 class _Run:
@@ -119,6 +149,8 @@ class _Run:
         project: Project,
         objects: list[ObjectPrompt],
         given: dict[int, Mask],
+        tracks: Tracks | None,
+        masks: dict[int, Masks],
         settings: Settings,
         span: range,
         models: Models,
@@ -126,6 +158,7 @@ class _Run:
         cancelled: Callable[[], bool],
     ) -> None:
         self.reader, self.project, self.objects, self.given = reader, project, objects, given
+        self.given_tracks, self.given_masks = tracks, masks
         self.settings, self.span, self.models = settings, span, models
         self.report, self.cancelled = report, cancelled
         self.outputs: list[Path] = []
@@ -137,7 +170,7 @@ class _Run:
         s = self.settings
         asked = fingerprint(
             __version__, self.project.source, describe(self.objects, s)["objects"],
-            [source_identity(o.mask) for o in self.objects if o.mask],
+            [source_identity(p) for p in (*(o.mask for o in self.objects), s.tracks, s.masks) if p],
             s.start, s.end, s.tracker, s.segmenter, _weights_here("tracker", "segmenter"),
         )  # fmt: skip
         self.stage("follow", asked, ["tracks.json", "tracks.csv"], self._follow)
@@ -152,6 +185,9 @@ class _Run:
         if s.do == "remove":
             painted = fingerprint(video, s.inpainter, s.dilate, _weights_here("flow", "inpainter"))
             self.stage("paint away", painted, ["removed.mp4"], self._repaint)
+        for name in s.exports:
+            export = partial(self._export, name, tracks)
+            self.stage(f"export {name}", asked, [EXPORTS[name].output], export)
         return self._summary()
 
     def stage(self, name: str, print_: str, outputs: list[str], work: Callable[[], None]) -> None:
@@ -182,6 +218,14 @@ class _Run:
         self.weights[role] = str(model.weights)
 
     def _follow(self) -> None:
+        tracks = self.given_tracks
+        if tracks is None:
+            tracks = self._track()
+        folder = self.project.folder
+        write_tracks_csv(folder / "tracks.csv", tracks, self.reader)
+        write_tracks_json(folder / "tracks.json", tracks, self.reader, self.objects)
+
+    def _track(self) -> Tracks:
         boxes: dict[int, np.ndarray] = {}
         for prompt in self.objects:
             frame = self.reader[prompt.frame]
@@ -202,20 +246,23 @@ class _Run:
                 tracks.put(index, object_id, TrackPoint(box=box_, score=track.score))
             seen.add(index)
             self.tick("follow", len(seen), total)
-        folder = self.project.folder
-        write_tracks_csv(folder / "tracks.csv", tracks, self.reader)
-        write_tracks_json(folder / "tracks.json", tracks, self.reader, self.objects)
+        return tracks
 
     def _cut_out(self, tracks: Tracks) -> None:
         shutil.rmtree(self.project.folder / "masks", ignore_errors=True)
-        segmenter = self.models.segmenter()
-        self._weights_of("segmenter", segmenter)
         size = self.reader.info.size
         union = self.project.union_masks(size)
         single = self.project.object_masks(self.objects, size)
-        masks_by_frame = cut_out(
-            self.reader, tracks, self.objects, self.given, self.span, segmenter
-        )
+        masks_by_frame: Iterator[tuple[int, dict[int, Mask]]]
+        if self.given_masks:
+            sources = self.given_masks
+            masks_by_frame = ((i, {k: m[i] for k, m in sources.items()}) for i in self.span)
+        else:
+            segmenter = self.models.segmenter()
+            self._weights_of("segmenter", segmenter)
+            masks_by_frame = cut_out(
+                self.reader, tracks, self.objects, self.given, self.span, segmenter
+            )
         for done, (index, masks) in enumerate(masks_by_frame, start=1):
             together = np.zeros(self.reader.info.size, bool)
             for object_id, mask in masks.items():
@@ -244,6 +291,19 @@ class _Run:
         frames = repaint(self.reader, masks, self.span, inpainter, self.poll)
         self._write("removed.mp4", frames, "paint away")
         self.notes += inpainter.notes
+
+    def _export(self, name: str, tracks: Tracks) -> None:
+        size, total = self.reader.info.size, len(self.span)
+        masks = (
+            {} if self.settings.do == "track" else (self.project.object_masks(self.objects, size))
+        )
+        WRITERS[name](
+            self.project.folder / EXPORTS[name].output,
+            Material(
+                self.reader, tracks, self.objects, self.span, masks,
+                lambda done: self.tick(f"export {name}", done, total),
+            ),
+        )  # fmt: skip
 
     def _write(self, name: str, frames: Iterator[tuple[int, Frame]], stage: str) -> None:
         total = len(self.span)

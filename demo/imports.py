@@ -1,0 +1,267 @@
+"""Tracks and masks that were made before, here or with another program, in place of our own.
+
+Read are the formats that `demo/exports.py` writes. Whatever cannot be made sense of is refused with
+a sentence that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from demo.exports import CSV_HEADER
+from demo.project import Box, ObjectPrompt, TrackPoint, Tracks, object_color
+from media import InputError
+from media.masks import decode_rle, load_mask
+from segmenters.cleanup import mask_box
+
+Rows = Iterator[tuple[int, int, TrackPoint]]  # frame, object, point
+
+
+# ----------------------------------------------------------------------------------------- tracks
+
+
+def read_tracks(path: Path, size: tuple[int, int], frame_count: int) -> Tracks:
+    """Read boxes from tracks.json, tracks.csv, a MOT file, or OTB or VOT files.
+
+    Args:
+        path: the file; for OTB and VOT also a folder with a file `object_<id>.txt` per object.
+        size: (height, width) of the video.
+        frame_count: frames that the video has.
+
+    Raises:
+        InputError: the file is in none of these formats, or does not fit the video.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.txt"))
+        if not files:
+            raise InputError(f"{path} holds no .txt file with boxes.")
+        parts = [_read_lines(file, _object_of(file, k)) for k, file in enumerate(files, start=1)]
+        rows: Rows = (row for part in parts for row in part)
+    else:
+        suffix = path.suffix.lower()
+        read = {".json": _read_json, ".csv": _read_csv}.get(suffix, _read_text)
+        rows = read(path)
+    tracks = Tracks()
+    try:
+        for frame, object_id, point in rows:
+            _check(point, size, frame, frame_count)
+            tracks.put(frame, object_id, point)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a file of tracks: {error}.") from error
+    if not any(not p.lost for points in tracks.points.values() for p in points.values()):
+        raise InputError(f"{path} has no box of this video.")
+    return tracks
+
+
+def _check(point: TrackPoint, size: tuple[int, int], frame: int, frame_count: int) -> None:
+    if not 0 <= frame < frame_count:
+        raise ValueError(f"frame {frame} does not exist; the video has {frame_count} frames")
+    if point.box is None:
+        return
+    x0, y0, x1, y1 = point.box
+    height, width = size
+    if not all(map(math.isfinite, point.box)) or x1 <= x0 or y1 <= y0:
+        raise ValueError(f"the box of frame {frame} has no area")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise ValueError(f"the box of frame {frame} lies outside the {width} x {height} pixels")
+
+
+def read_tracks_json(path: Path) -> Tracks:
+    """Read back what `write_tracks_json` wrote."""
+    tracks = Tracks()
+    for frame, object_id, point in _read_json(path):
+        tracks.put(frame, object_id, point)
+    return tracks
+
+
+def _read_json(path: Path) -> Rows:
+    for frame in json.loads(path.read_text(encoding="utf-8"))["frames"]:
+        for item in frame["objects"]:
+            score = math.nan if item.get("score") is None else float(item["score"])
+            box = None if item["box"] is None else _box(item["box"])
+            yield int(frame["index"]), int(item["id"]), TrackPoint(box=box, score=score)
+
+
+def _read_csv(path: Path) -> Rows:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        needed = {"frame", "object", *CSV_HEADER[3:7]}
+        if missing := needed - set(rows.fieldnames or ()):
+            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+        for row in rows:
+            corners = [row[name] for name in CSV_HEADER[3:7]]
+            box = _box(corners) if all(corners) else None
+            score = float(row.get("score") or math.nan)
+            yield int(row["frame"]), int(row["object"]), TrackPoint(box=box, score=score)
+
+
+def _read_text(path: Path) -> Rows:
+    """A MOT file has seven columns or more; a file of one object has four, or VOT's lone number."""
+    first = next((line for line in path.read_text("utf-8").splitlines() if line.strip()), "")
+    if len(_numbers(first)) < 7:
+        yield from _read_lines(path, 1)
+        return
+    for line in path.read_text("utf-8").splitlines():
+        if line.strip():
+            frame, object_id, x, y, w, h, score = _numbers(line)[:7]
+            yield int(frame) - 1, int(object_id), TrackPoint((x, y, x + w, y + h), score)
+
+
+def _read_lines(path: Path, object_id: int) -> Rows:
+    for frame, line in enumerate(path.read_text("utf-8").splitlines()):
+        numbers = _numbers(line)
+        if len(numbers) not in (1, 4):
+            raise ValueError(f"line {frame + 1} of {path.name} has not left,top,width,height")
+        if len(numbers) == 1 or not all(map(math.isfinite, numbers)) or not all(numbers[2:]):
+            yield frame, object_id, TrackPoint(box=None, score=math.nan)
+        else:
+            x, y, w, h = numbers
+            yield frame, object_id, TrackPoint(box=(x, y, x + w, y + h), score=math.nan)
+
+
+def _object_of(file: Path, number: int) -> int:
+    last = file.stem.rpartition("_")[2]
+    return int(last) if last.isdecimal() and int(last) > 0 else number
+
+
+def _numbers(line: str) -> list[float]:
+    return [float(value) for value in line.replace(",", " ").split()]
+
+
+def _box(values: Any) -> Box:
+    x0, y0, x1, y1 = (float(value) for value in values)
+    return x0, y0, x1, y1
+
+
+def prompts_of(tracks: Tracks) -> list[ObjectPrompt]:
+    """The objects of imported tracks, each with its first box as its prompt."""
+    first: dict[int, tuple[int, Box]] = {}
+    for frame in sorted(tracks.points):
+        for object_id, point in tracks.points[frame].items():
+            if point.box is not None:
+                first.setdefault(object_id, (frame, point.box))
+    return [
+        ObjectPrompt(
+            id=number, name=f"object {number}", color=object_color(number), frame=frame, box=box
+        )
+        for number, (frame, box) in sorted(first.items())
+    ]
+
+
+# ------------------------------------------------------------------------------------------ masks
+
+
+class Masks(Protocol):
+    """One object's masks, by frame."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """bool (h, w); empty where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """Masks that are read or decoded when they are asked for."""
+
+    size: tuple[int, int]
+    loaders: Mapping[int, Callable[[], np.ndarray]]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        load = self.loaders.get(index)
+        return np.zeros(self.size, bool) if load is None else load()
+
+
+def read_masks(path: Path, size: tuple[int, int], frame_count: int) -> dict[int, Masks]:
+    """Read masks per object from a folder of pictures or a COCO file.
+
+    A folder holds a picture per frame, called by the frame's number from 0, or as many as the video
+    has frames; or a folder of that kind per object.
+
+    Raises:
+        InputError: there is nothing that fits the video.
+    """
+    if not path.exists():
+        raise InputError(f"There are no masks at {path}: check the name.")
+    if not path.is_dir():
+        return _read_coco(path, size)
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and _pictures(p))
+    found = {_object_of(p, k): p for k, p in enumerate(folders, start=1)} or {1: path}
+    return {number: _read_pictures(p, size, frame_count) for number, p in found.items()}
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".bmp", ".gif"))
+
+
+def _read_pictures(folder: Path, size: tuple[int, int], frame_count: int) -> Masks:
+    files = _pictures(folder)
+    if files and all(file.stem.isdecimal() for file in files):
+        numbers = [int(file.stem) for file in files]
+        # Counted from 1, as some programs do.
+        shift = int(min(numbers) == 1 and max(numbers) == frame_count)
+        numbers = [number - shift for number in numbers]
+    else:
+        numbers = list(range(len(files)))
+        if len(files) != frame_count:
+            raise InputError(
+                f"{folder} holds {len(files)} pictures and the video {frame_count} frames; call "
+                "each mask by the number of its frame, from 00000.png."
+            )
+    if max(numbers) >= frame_count:
+        raise InputError(
+            f"{folder} has a mask of frame {max(numbers)}, but the video has {frame_count} frames."
+        )
+    loaders = (partial(load_mask, file, size=size) for file in files)
+    return _Lazy(size, dict(zip(numbers, loaders, strict=True)))
+
+
+def _read_coco(path: Path, size: tuple[int, int]) -> dict[int, Masks]:
+    found: dict[int, dict[int, Callable[[], np.ndarray]]] = {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        frames = {
+            image["id"]: int(image.get("frame_index", order))
+            for order, image in enumerate(data["images"])
+        }
+        for annotation in data["annotations"]:
+            rle = annotation["segmentation"]
+            if tuple(rle["size"]) != tuple(size):
+                raise InputError(
+                    f"The masks in {path.name} are {rle['size'][1]}x{rle['size'][0]} and the video "
+                    f"{size[1]}x{size[0]}: they have to be of one size."
+                )
+            loaders = found.setdefault(int(annotation["category_id"]), {})
+            loaders[frames[annotation["image_id"]]] = partial(decode_rle, rle)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a COCO file with run-length masks: {error!r}.") from error
+    if not found:
+        raise InputError(f"{path} holds no mask.")
+    return {number: _Lazy(size, loaders) for number, loaders in sorted(found.items())}
+
+
+def tracks_of(masks: Mapping[int, Masks], span: range) -> Tracks:
+    """The boxes around imported masks; an object is lost where its mask is empty."""
+    tracks = Tracks()
+    for index in span:
+        for number, source in masks.items():
+            box = mask_box(source[index])
+            point = TrackPoint(None if box is None else _box(box), math.nan)
+            tracks.put(index, number, point)
+    return tracks

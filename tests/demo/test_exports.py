@@ -1,0 +1,190 @@
+"""What is exported can be read by others, and by us again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from demo.exports import GREEN, write_tracks_csv
+from demo.imports import prompts_of, read_masks, read_tracks
+from demo.project import ObjectPrompt, Settings, TrackPoint, Tracks
+from demo.run import Result, run
+from media import InputError
+from media.masks import save_mask
+from media.video import open_video
+from tests.demo.square import COUNT, HEIGHT, WIDTH, red, square_box
+
+pytestmark = pytest.mark.usefixtures("colour_models")
+SIZE = (HEIGHT, WIDTH)
+PROMPT = ObjectPrompt(id=1, name="square", color="#ff8800", box=square_box(0))
+LOST = 7
+
+
+@pytest.fixture
+def result(clip: Path, tmp_path: Path) -> Result:
+    every = ("mot", "otb", "vot", "coco", "webm", "mov", "green")
+    return run(clip, tmp_path / "out", [PROMPT], Settings(do="segment", exports=every))
+
+
+def boxes_of(tracks: Tracks) -> dict[int, Any]:
+    return {
+        frame: None if points[1].box is None else tuple(np.round(points[1].box, 2).tolist())
+        for frame, points in tracks.points.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["tracks.json", "tracks.csv", "tracks_mot.txt", "tracks_otb", "tracks_vot"]
+)
+def test_tracks_come_back(name: str, result: Result) -> None:
+    found = read_tracks(result.folder / name, SIZE, COUNT)
+    assert boxes_of(found) == {i: tuple(map(float, square_box(i))) for i in range(COUNT)}
+    (prompt,) = prompts_of(found)
+    assert (prompt.id, prompt.frame, prompt.box) == (1, 0, square_box(0))
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "mot", "otb", "vot"])
+def test_lost_frames_have_no_box(kind: str, clip: Path, tmp_path: Path) -> None:
+    tracks = Tracks()
+    for index in range(COUNT):
+        box = None if index == LOST else tuple(map(float, square_box(index)))
+        tracks.put(index, 1, TrackPoint(box, 0.5))  # type: ignore[arg-type]
+    with open_video(clip) as reader:
+        write_tracks_csv(tmp_path / "given.csv", tracks, reader)
+    exports = () if kind in ("json", "csv") else (kind,)
+    settings = Settings(tracks=tmp_path / "given.csv", exports=exports)
+    folder = run(clip, tmp_path / "out", [], settings).folder
+    names = {"json": "tracks.json", "csv": "tracks.csv", "mot": "tracks_mot.txt"}
+    again = boxes_of(read_tracks(folder / names.get(kind, f"tracks_{kind}"), SIZE, COUNT))
+    assert again.get(LOST) is None and sum(box is not None for box in again.values()) == COUNT - 1
+
+
+def test_coco_file_is_one_for_pycocotools(result: Result, clip: Path) -> None:
+    coco = COCO(str(result.folder / "masks_coco.json"))
+    assert len(coco.imgs) == len(coco.anns) == COUNT
+    with open_video(
+        Path(json.loads((result.folder / "run.json").read_text())["source"]["path"])
+    ) as v:
+        assert (coco.annToMask(coco.anns[6]).astype(bool) == red(v[5])).all()
+    x0, y0, x1, y1 = square_box(5)
+    assert coco.anns[6]["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+
+
+@pytest.mark.parametrize("name", ["masks", "masks_coco.json"])
+def test_masks_come_back(name: str, result: Result, clip: Path, tmp_path: Path) -> None:
+    masks = read_masks(result.folder / name, SIZE, COUNT)
+    assert list(masks) == [1] and (masks[1][9] == red_at(clip, 9)).all()
+    again = run(clip, tmp_path / "again", [], Settings(do="remove", masks=result.folder / name))
+    assert boxes_of(read_tracks(again.folder / "tracks.csv", SIZE, COUNT))[9] == square_box(9)
+    with open_video(again.folder / "removed.mp4") as video:
+        assert not red(video[9]).any()
+
+
+def red_at(clip: Path, index: int) -> np.ndarray:
+    with open_video(clip) as video:
+        return red(video[index])
+
+
+@pytest.mark.parametrize("name", ["cutout.webm", "cutout.mov"])
+def test_cut_out_shows_the_object_alone(name: str, result: Result) -> None:
+    with av.open(str(result.folder / name)) as container:
+        assert container.streams.audio
+        stream = container.streams.video[0]
+        if stream.codec_context.name == "vp9":  # FFmpeg's own decoder leaves the alpha out
+            decoder = av.CodecContext.create("libvpx-vp9", "r")
+            frames = [f for packet in container.demux(stream) for f in decoder.decode(packet)]
+        else:
+            frames = list(container.decode(stream))
+    assert len(frames) == COUNT
+    rgba = frames[5].reformat(format="rgba").to_ndarray()
+    x0, y0, x1, y1 = square_box(5)
+    alpha = np.zeros(SIZE, bool)
+    alpha[y0:y1, x0:x1] = True
+    assert ((rgba[..., 3] > 127) == alpha).mean() > 0.99
+    assert rgba[y0 + 8, x0 + 8, 3] > 250 and rgba[2, 2, 3] < 5
+
+
+def test_green_screen(result: Result) -> None:
+    with open_video(result.folder / "cutout_green.mp4") as video:
+        assert len(video) == COUNT and video.info.has_audio
+        assert np.abs(video[5][2, 2].astype(int) - GREEN).max() < 6
+        assert red(video[5])[40, 40]
+
+
+def test_cut_out_is_as_long_as_the_range(clip: Path, tmp_path: Path) -> None:
+    settings = Settings(do="segment", start=0, end=6, exports=("webm",))
+    folder = run(clip, tmp_path / "out", [PROMPT], settings).folder
+    with open_video(folder / "cutout.webm") as video:
+        assert len(video) == 6
+
+
+def test_two_objects_from_mot_and_from_folders(clip: Path, tmp_path: Path) -> None:
+    rows = [f"{i + 1},{k},{10 * k},20,8,9,0.9,-1,-1,-1" for i in range(COUNT) for k in (1, 3)]
+    (tmp_path / "both.txt").write_text("\n".join(rows))
+    settings = Settings(do="segment", tracks=tmp_path / "both.txt", exports=("otb",))
+    folder = run(clip, tmp_path / "out", [], settings).folder
+    assert sorted(p.name for p in (folder / "tracks_otb").iterdir()) == [
+        "object_1.txt", "object_3.txt",
+    ]  # fmt: skip
+    again = read_tracks(folder / "tracks_otb", SIZE, COUNT)
+    assert again.at(4)[3].box == (30, 20, 38, 29)
+    assert list(read_masks(folder / "masks", SIZE, COUNT)) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "says"),
+    [
+        ("1,1,5,5,0,9,1,-1,-1,-1", "x.txt", "no area"),
+        ("99,1,5,5,9,9,1,-1,-1,-1", "x.txt", "frame 98 does not exist"),
+        ("1,2,3\n", "x.txt", "line 1"),
+        ("nan,nan,nan,nan\n", "x.txt", "no box"),
+        ("frame,object\n0,1\n", "x.csv", "no column x0"),
+        ("{}", "x.json", "not a file of tracks"),
+        ("a,b,c,d", "x.txt", "not a file of tracks"),
+        ("500,500,9,9\n", "x.txt", "outside"),
+    ],
+)
+def test_wrong_tracks(text: str, name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_tracks(tmp_path / name, SIZE, COUNT)
+
+
+def test_wrong_masks(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no masks at"):
+        read_masks(tmp_path / "none", SIZE, COUNT)
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    save_mask(folder / "a.png", np.ones(SIZE, bool))
+    with pytest.raises(InputError, match="1 pictures and the video 24"):
+        read_masks(folder, SIZE, COUNT)
+    (folder / "a.png").rename(folder / "00099.png")
+    with pytest.raises(InputError, match="mask of frame 99"):
+        read_masks(folder, SIZE, COUNT)
+    (folder / "00099.png").unlink()
+    save_mask(folder / "00003.png", np.zeros(SIZE, bool))
+    with pytest.raises(InputError, match="are empty"):
+        run(clip, tmp_path / "out", [], Settings(masks=folder))
+    save_mask(folder / "00003.png", np.ones((4, 4), bool))
+    with pytest.raises(InputError, match="one size"):
+        run(clip, tmp_path / "out", [], Settings(masks=folder))
+    (tmp_path / "x.json").write_text('{"images": []}')
+    with pytest.raises(InputError, match="not a COCO file"):
+        read_masks(tmp_path / "x.json", SIZE, COUNT)
+
+
+def test_settings_that_exclude_each_other(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs masks"):
+        Settings(do="track", exports=("webm",))
+    with pytest.raises(InputError, match="no export"):
+        Settings(exports=("gif",))
+    with pytest.raises(InputError, match="not both"):
+        Settings(tracks=tmp_path, masks=tmp_path)
+    (tmp_path / "x.txt").write_text("1,2,30,40\n")
+    with pytest.raises(InputError, match="not both"):
+        run(clip, tmp_path / "out", [PROMPT], Settings(tracks=tmp_path / "x.txt"))
