@@ -239,25 +239,25 @@ def read_boxes(folder: Path, clip: Clip, object_id: int) -> list[np.ndarray | No
     plain = folder / (f"{clip.name}_{object_id}.txt" if several else f"{clip.name}.txt")
     table = folder / clip.name / "tracks.csv"
     number = 1 + clip.objects.index(object_id)
+    if not plain.is_file() and not table.is_file():
+        raise InputError(f"There are no boxes of {clip.name}: neither {plain} nor {table}.")
     try:
         if plain.is_file():
-            text = plain.read_text(encoding="utf-8").replace(",", " ")
-            rows = [np.array(line.split(), np.float32) for line in text.splitlines()]
-            boxes = [np.r_[row[:2], row[:2] + row[2:]] for row in rows]
-        elif table.is_file():
-            with table.open(encoding="utf-8", newline="") as file:
-                lines = [row for row in csv.DictReader(file) if int(row["object"]) == number]
-            corners = ("x0", "y0", "x1", "y1")
-            boxes = [np.array([row[c] or "nan" for c in corners], np.float32) for row in lines]
+            lines = plain.read_text(encoding="utf-8").replace(",", " ").splitlines()
+            left, top, width, height = np.array([line.split() for line in lines], np.float32).T
+            boxes = np.stack([left, top, left + width, top + height], axis=1)
         else:
-            raise InputError(f"There are no boxes of {clip.name}: neither {plain} nor {table}.")
-        usable = [bool((box[2:] > box[:2]).all()) for box in boxes]  # not if nan
-    except (ValueError, KeyError, IndexError) as error:
+            with table.open(encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["object"]) == number]
+            corners = ("x0", "y0", "x1", "y1")
+            boxes = np.array([[row[c] or "nan" for c in corners] for row in rows], np.float32)
+    except (ValueError, KeyError) as error:
         raise InputError(f"The boxes of {clip.name} in {folder} cannot be read.") from error
     if len(boxes) != len(clip):
         raise InputError(
             f"{clip.name} has {len(clip)} frames, but there are {len(boxes)} boxes in {folder}."
         )
+    usable = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # False also for nan
     return [box if use else None for box, use in zip(boxes, usable, strict=True)]
 
 
