@@ -1,4 +1,4 @@
-"""Follow objects, and measure how well: list | track | evaluate | report."""
+"""Follow objects, and measure how well: list | track | explain | evaluate | report."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def _say(line: str) -> None:
 
 def _show(bar: tqdm, done: int, total: int) -> None:
     bar.update(done - bar.n)
+
+
+def _parse_box(text: str) -> list[float]:
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        raise InputError(f"The box {text!r} is not four numbers x0,y0,x1,y1.") from None
 
 
 def list_() -> int:
@@ -72,10 +79,7 @@ def track(
     from media.video import open_video
     from trackers.evaluation.run import Contestant
 
-    try:
-        corners = [float(value) for value in box.split(",")]
-    except ValueError:
-        raise InputError(f"The box {box!r} is not four numbers x0,y0,x1,y1.") from None
+    corners = _parse_box(box)
     contestant = Contestant(
         tracker,
         device=device,
@@ -104,6 +108,59 @@ def track(
     with part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     part.replace(out)
+    print(out)
+    return 0
+
+
+def explain(
+    source: Path,
+    *,
+    box: str,
+    out: Path,
+    start: int = 0,
+    frames: int | None = None,
+    every: int = 1,
+    block: int | None = None,
+    tracker: str = "mixformerv2_small",
+    weights: Path | None = None,
+    mode: Mode = "benchmark",
+    device: str = "auto",
+) -> int:
+    """Draw what MixFormerV2 attends to and where it sees the edges, frame by frame.
+
+    A picture shows the frame, the crop that is searched with the distributions of the four edges
+    along its sides, what share of its attention each of the four prediction tokens gives to each
+    part of the crop (mean over the heads), and what the four together give to the templates.
+
+    Args:
+        source: A video, a GIF or a folder of pictures.
+        box: Where the object is in the frame --start: x0,y0,x1,y1 in pixels.
+        out: A film to write (.mp4), or a new folder for one PNG per frame.
+        start: The frame to begin with, counted from 0.
+        frames: How many frames to follow from there; all, if left out.
+        every: Draw each so-manieth of them; all are followed.
+        block: Whose attention, counted from 0; the last block's, if left out.
+        tracker: mixformerv2_small or mixformerv2_base.
+        weights: A file with weights, in place of the best on this machine.
+        mode: benchmark follows the published protocol; robust is what videos are followed with.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    from media.video import open_video
+    from trackers.explain import build_explainable, write_pictures
+    from trackers.explain import explain as draw
+
+    corners = _parse_box(box)
+    follower = build_explainable(tracker, device=device, weights=weights, mode=mode)
+    with open_video(source) as video:
+        stop = len(video) if frames is None else min(len(video), start + frames)
+        if every < 1 or start < 0 or stop - start < 2:
+            raise InputError(
+                f"There is nothing to draw from frame {start} of {len(video)}: --start is at least "
+                "0, --frames 2 and --every 1, and a frame has to follow the one with the box."
+            )
+        shown = tqdm(video.frames(start, stop), total=stop - start, unit="frame")
+        pictures = draw(follower, shown, corners, first=start, every=every, block=block)
+        write_pictures(pictures, out, fps=video.info.fps / every)
     print(out)
     return 0
 
@@ -249,7 +306,7 @@ def _print_scores(data: Dataset, everything: Sequence[Results]) -> list[TrackerR
     return reports
 
 
-COMMANDS = (list_, track, evaluate, report)
+COMMANDS = (list_, track, explain, evaluate, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
