@@ -23,7 +23,7 @@ def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.zeros((*frame.shape[:2], 2), np.float32)
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (frame, other)]
     # A new one each time, because it is not safe to share between threads.
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
 
 
 def warp(other: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -37,5 +37,6 @@ def warp(other: np.ndarray, flow: np.ndarray) -> np.ndarray:
         The same type and shape as `other`, between pixels bilinear, beyond the edge as at the edge.
     """
     height, width = flow.shape[:2]
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-    return cv2.remap(other, grid + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x = np.arange(width, dtype=np.float32) + flow[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
+    return cv2.remap(other, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -257,8 +257,8 @@ def read_boxes(folder: Path, clip: Clip, object_id: int) -> list[np.ndarray | No
         raise InputError(
             f"{clip.name} has {len(clip)} frames, but there are {len(boxes)} boxes in {folder}."
         )
-    usable = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # False also for nan
-    return [box if use else None for box, use in zip(boxes, usable, strict=True)]
+    # Not so for nan, either.
+    return [box if box[2] > box[0] and box[3] > box[1] else None for box in boxes]
 
 
 def read_masks(folder: Path, clip: Clip, object_id: int) -> Iterator[np.ndarray]:

@@ -46,8 +46,15 @@ class SamSegmenter:
     def __init__(self, network: Sam, weights: WeightsRecord, device: torch.device) -> None:
         self.network = network.to(device).eval()
         self.weights = weights
-        self._device = device
+        self.device = device
         self._resize = ResizeLongestSide(network.image_encoder.img_size)
+
+    @property
+    def settings(self) -> str:
+        """What the features of a frame depend on, beside the weights: for who keeps features."""
+        encoder = self.network.image_encoder
+        config = getattr(encoder, "config", "all tokens")  # that of token clustering
+        return f"{type(encoder).__name__}, {config}, {next(encoder.parameters()).dtype}"
 
     @torch.inference_mode()
     def encode(self, frame: np.ndarray) -> Embedding:
@@ -61,7 +68,7 @@ class SamSegmenter:
                 f"A frame must be RGB uint8 (h, w, 3), not {frame.dtype} {frame.shape}."
             )
         resized = self._resize.apply_image(frame)
-        image = torch.as_tensor(resized, device=self._device).permute(2, 0, 1)[None]
+        image = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
         features = self.network.image_encoder(self.network.preprocess(image))
         return Embedding(features, frame.shape[:2])
 
@@ -93,7 +100,7 @@ class SamSegmenter:
 
         def stack(parts: list[np.ndarray | None]) -> Tensor | None:
             given = [part for part in parts if part is not None]
-            return torch.as_tensor(np.stack(given), device=self._device) if given else None
+            return torch.as_tensor(np.stack(given), device=self.device) if given else None
 
         def to_model(parts: list[np.ndarray | None]) -> list[np.ndarray | None]:
             return [
