@@ -23,7 +23,8 @@ def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.zeros((*frame.shape[:2], 2), np.float32)
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (frame, other)]
     # A new one each time, because it is not safe to share between threads.
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return dis.calc(*grey, None)  # type: ignore[call-overload]
 
 
 def warp(other: np.ndarray, flow: np.ndarray) -> np.ndarray:
