@@ -128,7 +128,18 @@ def to_tensor(images: Sequence[np.ndarray], device: torch.device | str = "cpu") 
     Returns:
         (n, 3, size, size) float32, ImageNet mean 0 and deviation 1.
     """
-    pixels = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
-    mean = torch.tensor(_MEAN, device=device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=device).view(3, 1, 1)
+    return normalize(torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2))
+
+
+def normalize(pixels: torch.Tensor) -> torch.Tensor:
+    """Normalise (n, 3, h, w) RGB in [0, 255] by ImageNet's mean and deviation, to float32."""
+    mean = torch.tensor(_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(_STD, device=pixels.device).view(3, 1, 1)
     return (pixels / 255.0 - mean) / std
+
+
+def denormalize(tensor: torch.Tensor) -> torch.Tensor:
+    """Undo `normalize`: (n, 3, h, w) float32 to RGB in [0, 255], float32."""
+    mean = torch.tensor(_MEAN, device=tensor.device).view(3, 1, 1)
+    std = torch.tensor(_STD, device=tensor.device).view(3, 1, 1)
+    return (tensor * std + mean) * 255.0

@@ -1,0 +1,1 @@
+"""Training of the trackers: data, losses, distillation, and one loop for every stage."""

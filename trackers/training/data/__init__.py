@@ -1,0 +1,22 @@
+"""Training samples: from data sets and packed shards to batches on a device.
+
+config = DataConfig(sources=(SourceConfig("stills", "/data/stills"),))
+for batch in Batches(config, seed=1, batch_size=32):
+    net(batch.template, batch.online_template, batch.search)
+"""
+
+from trackers.training.data.batches import Batch, Batches
+from trackers.training.data.config import DataConfig, Deformation, SourceConfig
+from trackers.training.data.sheet import draw_batch
+from trackers.training.data.sources import Source, open_sources
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "DataConfig",
+    "Deformation",
+    "Source",
+    "SourceConfig",
+    "draw_batch",
+    "open_sources",
+]

@@ -1,0 +1,140 @@
+"""What a training run sees: which pictures, which frames of them, and how they are changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from media import InputError
+
+Sampler = Literal["causal", "trident_pro"]
+Pipeline = Literal["loader", "device"]
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One place that samples come from.
+
+    Attributes:
+        kind: stills or tracks for packed shards, coco, or a name of `list_datasets()`.
+        path: its folder.
+        weight: how often it is drawn, in proportion to the other sources.
+        split: a split of the data set, None for train; of shards train, val (a twentieth of the
+            videos or pictures, always the same ones) or None for all.
+        emphasis: how often an item is drawn whose name (of a track: of its video) matches a pattern
+            such as `foda_*`, in proportion to one that matches none; the first match counts.
+        min_side: objects narrower or lower than this, in pixels, are not used; tracks by the median
+            of their frames (packed shards).
+    """
+
+    kind: str
+    path: str
+    weight: float = 1.0
+    split: str | None = None
+    emphasis: Mapping[str, float] = field(default_factory=dict)
+    min_side: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0 or any(not value >= 0 for value in self.emphasis.values()):
+            raise InputError(f"The weights of {self.path} have to be positive.")
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Stronger changes than the papers', for few or still pictures; every default is none.
+
+    Attributes:
+        stretch: deviation of the logarithm by which a crop becomes wider and lower, or the reverse.
+        turn: largest rotation, in degrees.
+        contrast: crops get a contrast between 1 - contrast and 1 + contrast about middle grey.
+        saturation: the same for the strength of colours.
+        blur: share of crops that are blurred, along each axis by its own amount, as motion does.
+        blur_sigma: largest deviation of the blur, in crop pixels; at most 3.
+        erase: share of search crops in which a rectangle is grey, as behind a post.
+    """
+
+    stretch: float = 0.0
+    turn: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    blur: float = 0.0
+    blur_sigma: float = 2.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 0 or self.blur_sigma > 3 or self.turn > 90:
+            raise InputError(
+                "Deformations are not negative, blur_sigma is at most 3 and turn at most 90."
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Samples of a training run; the defaults are those of MixFormerV2-S.
+
+    Source: MixFormerV2 paper, section 4.1, and MCG-NJU/MixFormerV2 @ 10414383. GRM's are one
+    template, search factor 4, size 256, jitter 3 and .25.
+
+    Attributes:
+        sources: where samples come from.
+        sampler: causal for boxes; trident_pro, with samples that hold no target, for scores.
+        max_gap: largest distance in frames from the first template to the other two pictures.
+        templates: 2, or 1 for a tracker without an online template.
+        template_factor: side of the template crop in multiples of the object's; search_factor too.
+        template_size: side of the template crop in pixels; search_size too.
+        template_center_jitter: the crop's centre moves by up to half of this times the object's
+            side; template_scale_jitter is the deviation of the logarithm of width and of height.
+        grayscale: share of samples without colour.
+        flip: share of samples mirrored as a whole.
+        crop_flip: share of crops mirrored, each by itself.
+        brightness: crops get between 1 - brightness and 1 + brightness times as bright.
+        positive_share: share of trident_pro's samples that hold the target.
+        deformation: stronger changes.
+        pipeline: loader cuts crops in worker processes; device cuts them where the network runs.
+        workers: processes that prepare batches; 0 for none.
+        resident_gb: the device pipeline keeps packed shards decoded on the device if together they
+            take no more than this.
+    """
+
+    sources: tuple[SourceConfig, ...]
+    sampler: Sampler = "causal"
+    max_gap: int = 200
+    templates: int = 2
+    template_factor: float = 2.0
+    search_factor: float = 4.5
+    template_size: int = 112
+    search_size: int = 224
+    template_center_jitter: float = 0.0
+    template_scale_jitter: float = 0.0
+    search_center_jitter: float = 4.5
+    search_scale_jitter: float = 0.5
+    grayscale: float = 0.05
+    flip: float = 0.5
+    crop_flip: float = 0.5
+    brightness: float = 0.2
+    positive_share: float = 0.5
+    deformation: Deformation = field(default_factory=Deformation)
+    pipeline: Pipeline = "loader"
+    workers: int = 0
+    resident_gb: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise InputError("The training data name no source: give at least one.")
+        if self.sampler not in get_args(Sampler) or self.pipeline not in get_args(Pipeline):
+            raise InputError(
+                f"There is no sampler {self.sampler!r} or no pipeline {self.pipeline!r}; there are "
+                f"{', '.join(get_args(Sampler))} and {', '.join(get_args(Pipeline))}."
+            )
+        if self.templates not in (1, 2):
+            raise InputError(f"A tracker has 1 or 2 templates, not {self.templates}.")
+        if min(self.template_size, self.search_size, self.max_gap) < 1:
+            raise InputError("Crop sizes and max_gap are at least 1.")
+        if min(self.template_factor, self.search_factor) <= 0:
+            raise InputError("Crop factors are positive.")
+        shares = (self.grayscale, self.flip, self.crop_flip, self.brightness, self.positive_share)
+        if not all(0 <= share <= 1 for share in shares):
+            raise InputError(
+                "grayscale, flip, crop_flip, brightness and positive_share are between 0 and 1."
+            )

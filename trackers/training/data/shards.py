@@ -1,0 +1,193 @@
+"""Packed shards: encoded pictures end to end in one file, and one line of JSON about each.
+
+`NAME.bin` holds WebP or JPEG files, one after the other. A line of `NAME.jsonl` describes one:
+`off` and `len` (bytes), `w` and `h` (pixels), `objects` (each a `box` = x, y, w, h in pixels and,
+if it is the same thing as in other frames, an `id`), `video` and `frame` where the picture is one
+of a video, `source` for people. An object that a frame of its video does not list is absent there.
+Anything that can read pictures can read it; a video may be spread over several shards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from media import InputError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One object in one picture: `id` is None where it is not known from other frames."""
+
+    box_xywh: tuple[float, float, float, float]
+    id: int | str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a shard.
+
+    Attributes:
+        file: the .bin file.
+        offset: where its bytes begin, and `length` how many there are.
+        size: (height, width) in pixels.
+        objects: what is labelled in it.
+        video: of which video it is a frame, if any; `frame` is its number there.
+    """
+
+    file: Path
+    offset: int
+    length: int
+    size: tuple[int, int]
+    objects: tuple[Labelled, ...]
+    video: str | None = None
+    frame: int | None = None
+
+    def encoded(self) -> bytes:
+        """The bytes of the picture. Raises InputError if the file is gone or shorter."""
+        try:
+            with self.file.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.length)
+        except OSError as error:
+            raise InputError(f"The shard {self.file} cannot be read: {error.strerror}.") from error
+        if len(data) != self.length:
+            raise InputError(f"The shard {self.file} ends too early; pack or copy it anew.")
+        return data
+
+
+def read_shards(folder: Path) -> Iterator[Row]:
+    """All pictures of a folder of shards, in the order of their names and lines.
+
+    Raises:
+        InputError: there is no shard, a line is not as described above, or a box lies outside.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; give the one that holds packed shards.")
+    indices = sorted(folder.glob("*.jsonl"))
+    if not indices:
+        raise InputError(f"{folder} holds no packed shards: NAME.bin with NAME.jsonl is expected.")
+    for index in indices:
+        data = index.with_suffix(".bin")
+        if not data.is_file():
+            raise InputError(f"{index} describes {data.name}, which is not beside it.")
+        end = data.stat().st_size
+        with index.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    row = _read_row(data, json.loads(line))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise InputError(
+                        f"Line {number} of {index} does not describe a picture: {error!r}."
+                    ) from error
+                if row.offset < 0 or row.length < 1 or row.offset + row.length > end:
+                    raise InputError(
+                        f"Line {number} of {index} points beyond the end of {data.name}, which is "
+                        "incomplete; pack or copy it anew."
+                    )
+                for labelled in row.objects:
+                    if not is_inside(labelled.box_xywh, row.size):
+                        raise InputError(
+                            f"Line {number} of {index} has a box {list(labelled.box_xywh)} that is "
+                            f"empty or outside of its picture, {row.size[1]} x {row.size[0]}."
+                        )
+                yield row
+
+
+def _read_row(file: Path, record: Mapping[str, Any]) -> Row:
+    video = record.get("video")
+    return Row(
+        file=file,
+        offset=int(record["off"]),
+        length=int(record["len"]),
+        size=(int(record["h"]), int(record["w"])),
+        objects=tuple(Labelled(_four(each["box"]), each.get("id")) for each in record["objects"]),
+        video=video,
+        frame=None if video is None else int(record["frame"]),
+    )
+
+
+def _four(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, w, h = (float(value) for value in box)
+    return x, y, w, h
+
+
+def is_inside(box_xywh: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a box has an area and some of it lies in a picture of (height, width)."""
+    x, y, w, h = box_xywh
+    return (
+        all(math.isfinite(value) for value in box_xywh)
+        and w > 0
+        and h > 0
+        and min(x + w, size[1]) > max(x, 0)
+        and min(y + h, size[0]) > max(y, 0)
+    )
+
+
+class ShardWriter:
+    """Writes shards NAME_00, NAME_01, ... of at most `most_bytes` each; a context manager.
+
+    Nothing is left under its final name if an exception ends the writing.
+
+    Args:
+        folder: where to; made if need be.
+        name: what the files begin with.
+        most_bytes: size at which the next shard begins.
+
+    Raises:
+        InputError: the folder already holds shards of that name.
+    """
+
+    def __init__(self, folder: Path, name: str = "shard", most_bytes: int = 26 << 20) -> None:
+        if any(folder.glob(f"{name}_*.jsonl")):
+            raise InputError(f"{folder} already holds packed shards; give an empty folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._name, self._most = folder, name, most_bytes
+        self._done: list[Path] = []
+        self._lines: list[str] = []
+        self._data = bytearray()
+        self.pictures = 0
+
+    def add(self, encoded: bytes, size: tuple[int, int], record: Mapping[str, Any]) -> None:
+        """Append one picture of (height, width) and what is known of it."""
+        if self._data and len(self._data) + len(encoded) > self._most:
+            self._flush()
+        place = {"w": size[1], "h": size[0], "off": len(self._data), "len": len(encoded)}
+        self._lines.append(json.dumps({**record, **place}, ensure_ascii=False))
+        self._data += encoded
+        self.pictures += 1
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        stem = f"{self._name}_{len(self._done) // 2:02d}"
+        for suffix, content in (
+            (".bin", bytes(self._data)),
+            (".jsonl", "".join(line + "\n" for line in self._lines).encode()),
+        ):
+            part = self._folder / f"{stem}{suffix}.part"
+            part.write_bytes(content)
+            self._done.append(part)
+        self._lines, self._data = [], bytearray()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._flush()
+        for part in self._done:
+            if kind is None:
+                part.replace(part.with_suffix(""))
+            else:
+                part.unlink()

@@ -1,0 +1,295 @@
+"""Where samples come from: packed shards, and the data sets of `trackers.datasets`."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from media import InputError
+from trackers.datasets import open_dataset
+from trackers.training.data.config import DataConfig, SourceConfig
+from trackers.training.data.pictures import decode
+from trackers.training.data.shards import Row, read_shards
+
+_OPEN = 256  # sequences whose labels a process remembers
+_HELD_OUT = 20  # one in so many videos or pictures of packed shards is for validation
+
+
+@dataclass(frozen=True)
+class Info:
+    """One object through its video, or in its picture.
+
+    Attributes:
+        boxes_xywh: float64 (n, 4) left, top, width, height in pixels, one per frame; nan or
+            without an area where the object is absent.
+        visible: bool (n,): something of it is to be seen.
+    """
+
+    boxes_xywh: np.ndarray
+    visible: np.ndarray
+
+    @cached_property
+    def visible_frames(self) -> np.ndarray:
+        """int64, ascending: where `visible` is true."""
+        return np.flatnonzero(self.visible)
+
+
+class Source(ABC):
+    """Objects by number, each with its frames; safe to hand to worker processes."""
+
+    is_video: ClassVar[bool]
+    name: str
+    chances: np.ndarray | None = None  # float (n,), cumulative up to 1; None for all alike
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many objects there are."""
+
+    @abstractmethod
+    def info(self, index: int) -> Info:
+        """Where object `index` is. Raises InputError if its files do not fit together."""
+
+    @abstractmethod
+    def picture(self, index: int, frame: int) -> int | Path:
+        """What stands for the picture of that frame; the same for all objects in it."""
+
+    @abstractmethod
+    def encoded(self, picture: int | Path) -> bytes:
+        """The picture's file. Raises InputError if it cannot be read."""
+
+    def image(self, index: int, frame: int) -> np.ndarray:
+        """The picture of that frame: (h, w, 3) RGB uint8. Raises InputError if it is damaged."""
+        return decode(self.encoded(self.picture(index, frame)), self.describe(index, frame))
+
+    def describe(self, index: int, frame: int) -> str:
+        """The picture of that frame in words, for messages."""
+        return f"frame {frame} of {self.name}, object {index}"
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """Draw an object."""
+        if self.chances is None:
+            return int(rng.integers(len(self)))
+        return int(np.searchsorted(self.chances, rng.random(), side="right"))
+
+
+class Packed(Source):
+    """What the two readers of packed shards share: their pictures.
+
+    Attributes:
+        rows: the pictures; `picture` returns a position in this list.
+    """
+
+    rows: list[Row]
+
+    def __init__(self, config: SourceConfig) -> None:
+        self.name = config.path
+        self._split = config.split
+        if self._split not in (None, "train", "val"):
+            raise InputError(f"Packed shards have no split {self._split!r}; there are train, val.")
+
+    def encoded(self, picture: int | Path) -> bytes:
+        """See `Source.encoded`."""
+        assert isinstance(picture, int)
+        return self.rows[picture].encoded()
+
+    def describe(self, index: int, frame: int) -> str:
+        """See `Source.describe`."""
+        position = self.picture(index, frame)
+        assert isinstance(position, int)
+        row = self.rows[position]
+        return f"the picture at byte {row.offset} of {row.file}"
+
+    def _keeps(self, name: str) -> bool:
+        held_out = zlib.crc32(name.encode()) % _HELD_OUT == 0
+        return self._split is None or held_out == (self._split == "val")
+
+    def _require_items(self, what: str, config: SourceConfig) -> None:
+        if not len(self):
+            part = "" if self._split is None else f", split {self._split},"
+            raise InputError(f"{config.path}{part} holds no {what} that can be used.")
+
+
+class Stills(Packed):
+    """Every labelled object of packed shards, each in its one picture."""
+
+    is_video = False
+
+    def __init__(self, config: SourceConfig) -> None:
+        super().__init__(config)
+        self.rows, owners, boxes, names = [], [], [], []
+        for number, row in enumerate(read_shards(Path(config.path))):
+            # Pictures of a video look alike: they are held out together.
+            if not self._keeps(row.video or f"{row.file.stem}/{number}"):
+                continue
+            for labelled in row.objects:
+                if min(labelled.box_xywh[2:]) >= config.min_side:
+                    owners.append(len(self.rows))
+                    boxes.append(labelled.box_xywh)
+                    names.append(row.video or "")
+            self.rows.append(row)
+        self._owners = np.array(owners, np.int64)
+        self._boxes = np.array(boxes, np.float64).reshape(-1, 1, 4)
+        self._require_items("object", config)
+        self.chances = _chances(names, config.emphasis)
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def info(self, index: int) -> Info:
+        """See `Source.info`."""
+        return Info(self._boxes[index], np.ones(1, bool))
+
+    def picture(self, index: int, frame: int) -> int:
+        """See `Source.picture`."""
+        return int(self._owners[index])
+
+
+class Tracks(Packed):
+    """The objects with an id in the videos of packed shards."""
+
+    is_video = True
+
+    def __init__(self, config: SourceConfig) -> None:
+        super().__init__(config)
+        videos: dict[str, list[Row]] = {}
+        for row in read_shards(Path(config.path)):
+            if row.video is not None and self._keeps(row.video):
+                videos.setdefault(row.video, []).append(row)
+        self.rows, names = [], []
+        self._first: list[int] = []  # row of the track's first frame
+        self._infos: list[Info] = []
+        for name, rows in videos.items():
+            rows.sort(key=lambda row: row.frame or 0)
+            for boxes in _tracks(rows).values():
+                visible = np.isfinite(boxes[:, 2])
+                side = np.median(boxes[visible, 2:].min(axis=1))
+                if _is_enough(visible) and side >= config.min_side:
+                    self._first.append(len(self.rows))
+                    self._infos.append(Info(boxes, visible))
+                    names.append(name)
+            self.rows.extend(rows)
+        self._require_items(f"track of {_FEWEST_FRAMES} frames or more", config)
+        self.chances = _chances(names, config.emphasis)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def info(self, index: int) -> Info:
+        """See `Source.info`."""
+        return self._infos[index]
+
+    def picture(self, index: int, frame: int) -> int:
+        """See `Source.picture`."""
+        return self._first[index] + frame
+
+
+def _tracks(rows: Sequence[Row]) -> dict[int | str, np.ndarray]:
+    """Boxes (n, 4) of each object with an id in the n frames of a video, nan where it is absent."""
+    tracks: dict[int | str, np.ndarray] = {}
+    for frame, row in enumerate(rows):
+        for labelled in row.objects:
+            if labelled.id is not None:
+                boxes = tracks.setdefault(labelled.id, np.full((len(rows), 4), np.nan))
+                boxes[frame] = labelled.box_xywh
+    return tracks
+
+
+# Source: MCG-NJU/MixFormerV2 @ 10414383, the sampler's test of a sequence.
+_FEWEST_FRAMES = 20
+_FEWEST_VISIBLE = 7  # more than 2 * (1 search + 2 templates)
+
+
+def _is_enough(visible: np.ndarray) -> bool:
+    return len(visible) >= _FEWEST_FRAMES and visible.sum() >= _FEWEST_VISIBLE
+
+
+class Sequences(Source):
+    """The sequences of a data set of `trackers.datasets`."""
+
+    is_video = True
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._dataset = open_dataset(config.kind, config.path, split=config.split or "train")
+        if self._dataset.hidden:
+            raise InputError(f"Nobody but its server knows the boxes of {self._dataset.title}.")
+        self.name = f"{self._dataset.title} in {config.path}"
+        self.chances = _chances(self._dataset.names, config.emphasis)
+        self._recent: OrderedDict[int, tuple[Info, tuple[Path, ...]]] = OrderedDict()
+        # Wrong folders show now rather than when the first sample is drawn.
+        first = self.image(0, int(self.info(0).visible_frames[0]))
+        box = self.info(0).boxes_xywh[int(self.info(0).visible_frames[0])]
+        if not (box[:2] < first.shape[1::-1]).all() or not (box[:2] + box[2:] > 0).all():
+            raise InputError(
+                f"The first box of {self._dataset.names[0]}, {box.tolist()}, lies outside of its "
+                f"frame, {first.shape[1]} x {first.shape[0]}; frames and boxes do not fit together."
+            )
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def _open(self, index: int) -> tuple[Info, tuple[Path, ...]]:
+        if index in self._recent:
+            self._recent.move_to_end(index)
+            return self._recent[index]
+        sequence = self._dataset[self._dataset.names[index]]
+        found = Info(sequence.boxes_xywh, sequence.visible), sequence.frames
+        if not _is_enough(sequence.visible):
+            raise InputError(f"The sequence {sequence.name} shows its object in too few frames.")
+        self._recent[index] = found
+        if len(self._recent) > _OPEN:
+            self._recent.popitem(last=False)
+        return found
+
+    def info(self, index: int) -> Info:
+        """See `Source.info`."""
+        return self._open(index)[0]
+
+    def picture(self, index: int, frame: int) -> Path:
+        """See `Source.picture`."""
+        return self._open(index)[1][frame]
+
+    def encoded(self, picture: int | Path) -> bytes:
+        """See `Source.encoded`."""
+        assert not isinstance(picture, int)
+        try:
+            return picture.read_bytes()
+        except OSError as error:
+            raise InputError(f"The frame {picture} cannot be read: {error.strerror}.") from error
+
+    def describe(self, index: int, frame: int) -> str:
+        """See `Source.describe`."""
+        return f"the frame {self.picture(index, frame)}"
+
+
+def _chances(names: Sequence[str], emphasis: Mapping[str, float]) -> np.ndarray | None:
+    """Cumulative chances of items by the first pattern that their name matches."""
+    if not emphasis:
+        return None
+    weights = np.array(
+        [next((w for p, w in emphasis.items() if fnmatch(name, p)), 1.0) for name in names]
+    )
+    if not weights.sum() > 0:
+        raise InputError("The emphasis given leaves nothing to draw from.")
+    total = np.cumsum(weights)
+    return total / total[-1]
+
+
+_KINDS: dict[str, type[Stills] | type[Tracks]] = {"stills": Stills, "tracks": Tracks}
+
+
+def open_sources(config: DataConfig) -> list[Source]:
+    """Open every source of the configuration.
+
+    Raises:
+        InputError: one cannot be used; says which and why.
+    """
+    return [_KINDS.get(each.kind, Sequences)(each) for each in config.sources]
