@@ -20,7 +20,7 @@ import numpy as np
 
 from demo.pipeline import write_video
 from demo.project import ObjectPrompt, TrackPoint, Tracks, write_json, write_whole
-from media.masks import MaskFolder, encode_rle
+from media.masks import MaskFolder, MaskUnion, encode_rle
 from media.video import VideoReader
 
 CSV_HEADER = ("frame", "time", "object", "x0", "y0", "x1", "y1", "score", "lost")
@@ -107,10 +107,6 @@ class Material:
     masks: Mapping[int, MaskFolder]
     tick: Callable[[int], None]
 
-    def union(self, index: int) -> np.ndarray:
-        """bool (h, w): all objects of one frame together."""
-        return np.any([folder[index] for folder in self.masks.values()], axis=0)
-
 
 def _write_mot(path: Path, material: Material) -> None:
     """MOTChallenge: frame from 1, id, left, top, width, height, score, -1, -1, -1; lost: no row."""
@@ -185,8 +181,9 @@ def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (frame index, uint8 (h, w, 4) RGBA): the objects, with see-through surroundings."""
     kernel = np.ones((2 * _KEPT_EDGE + 1,) * 2, np.uint8)
     frames = material.reader.frames(material.span.start, material.span.stop)
+    together = MaskUnion(material.masks.values())
     for index, frame in zip(material.span, frames, strict=False):
-        opaque = material.union(index).astype(np.uint8) * 255
+        opaque = together[index].astype(np.uint8) * 255
         near = cv2.dilate(opaque, kernel) > 0
         alpha = cv2.GaussianBlur(opaque, (0, 0), _SOFT_EDGE)
         yield index, np.dstack([frame * near[..., None], alpha])

@@ -7,8 +7,6 @@ whoever knows its id finds it again.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 import time
 import uuid
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demo.failures import EXIT_BAD_INPUT, Cancelled, explain
-from demo.project import ObjectPrompt, Settings, Task
+from demo.project import ObjectPrompt, Settings, Task, link
 from demo.run import Result
 from demo.run import run as run_once
 from media import InputError
@@ -75,14 +73,6 @@ class Job:
     @property
     def active(self) -> bool:
         return self.state in ("waiting", "running")
-
-
-def link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def publish(result: Result, shelf: Path) -> list[Path]:

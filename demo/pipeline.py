@@ -1,9 +1,9 @@
 """From a click to three videos: the stages, and how each makes frames out of frames.
 
-    prompt ─► locate ─► follow ─► cut_out          pass 1: streams frames, writes tracks and masks
-                                     │
-              draw ◄─────────────────┤             pass 2: reads them back, writes the videos
-              repaint ◄──────────────┘
+    key frames ─► locate ─► follow ─► cut_out      pass 1: streams frames, writes tracks and masks
+                                         │
+                  draw ◄─────────────────┤         pass 2: reads them back, writes the videos
+                  repaint ◄──────────────┘
 
 Each stage is a generator over frames, so nothing holds the video. Models come from `trackers`,
 `segmenters` and `inpainting`, which know nothing of each other; only this file joins them. The
@@ -21,20 +21,14 @@ from typing import Any
 import numpy as np
 
 import checkpoints
-from demo.project import (
-    ObjectPrompt,
-    Settings,
-    TrackPoint,
-    Tracks,
-)
-from inpainting import Inpainter, build_inpainter, list_inpainters
+from demo.project import KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks
+from inpainting import Inpainter, MaskSource, build_inpainter, list_inpainters
 from media import InputError
 from media.draw import draw_box, draw_mask
-from media.masks import MaskFolder
 from media.video import VideoReader, VideoWriter
 from segmenters import Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
-from trackers import Track, Tracker, build_tracker, list_trackers
+from trackers import MultiTracker, Track, build_tracker, list_trackers
 
 Frame = np.ndarray  # RGB uint8 (h, w, 3)
 Mask = np.ndarray  # bool (h, w)
@@ -69,10 +63,7 @@ def _choose(stage: checkpoints.Stage, name: str, known: Sequence[str], fallback:
 
 @dataclass
 class Models:
-    """The models of a run, built when first needed and kept for the next run.
-
-    A tracker has the state of one object, so each object gets its own; a segmenter is stateless.
-    """
+    """The models of a run; the segmenter, which is stateless, is kept for the next run."""
 
     settings: Settings
     _segmenter: Segmenter | None = field(default=None, repr=False)
@@ -81,8 +72,8 @@ class Models:
     def __post_init__(self) -> None:
         self.settings = choose_models(self.settings)
 
-    def tracker(self) -> Tracker:
-        return build_tracker(self.settings.tracker, device=self.settings.device)
+    def tracker(self) -> MultiTracker:
+        return MultiTracker(build_tracker(self.settings.tracker, device=self.settings.device))
 
     def segmenter(self) -> Segmenter:
         with self._lock:  # a click and a run may ask at the same time
@@ -101,75 +92,134 @@ class Models:
 # ---------------------------------------------------------------------------- pass 1: boxes, masks
 
 
-def to_prompt(prompt: ObjectPrompt) -> Prompt:
+@dataclass(frozen=True)
+class Segment:
+    """Frames on which one object is followed from one of its key frames.
+
+    Attributes:
+        prompt: the object.
+        key: one of its key frames.
+        frames: in the order they are gone through: the key frame first, then away from it, upwards
+            or downwards.
+    """
+
+    prompt: ObjectPrompt
+    key: KeyFrame
+    frames: range
+
+
+def plan(prompt: ObjectPrompt, span: range) -> list[Segment]:
+    """Divide `span` into the segments of an object, as `ObjectPrompt.corrections` says.
+
+    The object's own key frame begins two of them, one upwards and one downwards.
+    """
+    later = sorted((k for k in prompt.corrections if k.frame > prompt.frame), key=_frame_of)
+    earlier = sorted((k for k in prompt.corrections if k.frame < prompt.frame), key=_frame_of)
+    up, down = [prompt, *later], [prompt, *reversed(earlier)]
+    stops = [*(key.frame for key in up[1:]), span.stop]
+    segments = [Segment(prompt, k, range(k.frame, stop)) for k, stop in zip(up, stops, strict=True)]
+    stops = [*(key.frame for key in down[1:]), span.start - 1]
+    for key, stop in zip(down, stops, strict=True):
+        frames = range(key.frame, stop, -1)
+        if key is not prompt or len(frames) > 1:  # its own frame is in the first of the others
+            segments.append(Segment(prompt, key, frames))
+    return segments
+
+
+def _frame_of(key: KeyFrame) -> int:
+    return key.frame
+
+
+def walk(
+    reader: VideoReader, segments: Sequence[Segment]
+) -> Iterator[tuple[int, Frame, list[Segment]]]:
+    """Go through the frames of segments in their order: the upward ones together, then the others.
+
+    Yields (frame index, frame, the segments it is in). Memory is constant in both directions:
+    downwards the reader works by groups of pictures.
+    """
+    for step in (1, -1):
+        group = [s for s in segments if s.frames.step == step]
+        if not group:
+            continue
+        first = min(min(s.frames) for s in group)
+        stop = max(max(s.frames) for s in group) + 1
+        frames = reader.frames(first, stop, backwards=step < 0)
+        for index, frame in zip(range(first, stop)[::step], frames, strict=False):
+            yield index, frame, [s for s in group if index in s.frames]
+
+
+def to_prompt(key: KeyFrame) -> Prompt:
     """The user's points and box as the segmenter takes them."""
     return Prompt(
-        box=None if prompt.box is None else np.asarray(prompt.box, np.float32),
-        points=np.asarray([p[:2] for p in prompt.points], np.float32) if prompt.points else None,
-        labels=np.asarray([p[2] for p in prompt.points], np.int64) if prompt.points else None,
+        box=None if key.box is None else np.asarray(key.box, np.float32),
+        points=np.asarray([p[:2] for p in key.points], np.float32) if key.points else None,
+        labels=np.asarray([p[2] for p in key.points], np.int64) if key.points else None,
     )
 
 
-def find_mask(segmenter: Segmenter, embedding: Embedding, prompt: ObjectPrompt) -> Mask:
+def find_mask(segmenter: Segmenter, embedding: Embedding, key: KeyFrame) -> Mask:
     """The mask of what the user pointed at; also what the page shows after a click."""
-    candidates = segmenter.predict(embedding, [to_prompt(prompt)])[0]
-    box = None if prompt.box is None else np.asarray(prompt.box, np.float32)
+    candidates = segmenter.predict(embedding, [to_prompt(key)])[0]
+    box = None if key.box is None else np.asarray(key.box, np.float32)
     return clean_mask(choose_candidate(candidates, box=box).mask)
 
 
-def locate(frame: Frame, prompt: ObjectPrompt, given: Mask | None, models: Models) -> np.ndarray:
+def locate(frame: Frame, key: KeyFrame, given: Mask | None, models: Models) -> np.ndarray:
     """The box to follow: as it was drawn, or around the given mask, or around what is clicked.
 
     Raises:
         InputError: the segmenter finds nothing at the points.
     """
-    if prompt.box is not None:
-        return np.asarray(prompt.box, np.float32)
+    if key.box is not None:
+        return np.asarray(key.box, np.float32)
     if given is None:
         segmenter = models.segmenter()
-        given = find_mask(segmenter, segmenter.encode(frame), prompt)
+        given = find_mask(segmenter, segmenter.encode(frame), key)
     box = mask_box(given)
     if box is None:
         raise InputError(
-            f"{prompt.name}: nothing was found at the points; click on the object or draw a box."
+            f"{key.title}: nothing was found at the points; click on the object or draw a box."
         )
     return box
 
 
 def follow(
     reader: VideoReader,
-    boxes: Mapping[int, np.ndarray],
-    objects: Sequence[ObjectPrompt],
-    span: range,
-    new_tracker: Callable[[], Tracker],
-) -> Iterator[tuple[int, dict[int, Track]]]:
-    """Follow every object from its own frame to both ends of `span`.
+    segments: Sequence[Segment],
+    boxes: Mapping[tuple[int, int], np.ndarray],
+    tracker: MultiTracker,
+) -> Iterator[tuple[int, dict[Segment, Track]]]:
+    """Follow objects through their segments.
 
-    Yields (frame index, {object id: Track}); a frame may come twice, with different objects. Memory
-    is constant in both directions: backwards the reader works by groups of pictures.
+    What a segment shows depends on its own key frame and the object's first one, and on no other:
+    a correction leaves the frames before it as they are.
+
+    Args:
+        boxes: where each object is on its key frames, by (object id, frame index).
+
+    Yields (frame index, {segment: track}), in the order of `walk`.
     """
-    for backwards in (False, True):
-        starts = {o.id: o.frame for o in objects if not backwards or o.frame > span.start}
-        if not starts:
-            continue
-        if backwards:
-            first, last = span.start, max(starts.values()) + 1
-        else:
-            first, last = min(starts.values()), span.stop
-        order = range(last - 1, first - 1, -1) if backwards else range(first, last)
-        frames = reader.frames(first, last, backwards=backwards)
-        active: dict[int, Tracker] = {}
-        for index, frame in zip(order, frames, strict=False):
-            found: dict[int, Track] = {}
-            for object_id, tracker in active.items():
-                found[object_id] = tracker.track(frame)
-            for object_id, start in starts.items():
-                if start == index:
-                    active[object_id] = new_tracker()
-                    active[object_id].initialize(frame, boxes[object_id])
-                    if not backwards:
-                        found[object_id] = Track(box=boxes[object_id], score=1.0)
-            yield index, found
+    running: dict[int, Segment] = {}
+    for index, frame, here in walk(reader, segments):
+        for number, segment in list(running.items()):
+            if segment not in here:
+                tracker.remove(number)
+                del running[number]
+        found = {running[number]: track for number, track in tracker.track(frame).items()}
+        for segment in here:
+            if segment in found:
+                continue
+            number, first = segment.prompt.id, segment.prompt.frame
+            running[number] = segment
+            box = boxes[number, index]
+            if segment.key is segment.prompt:
+                tracker.add(number, frame, box)
+            else:
+                tracker.add(number, reader[first], boxes[number, first])
+                tracker.correct(number, frame, box)
+            found[segment] = Track(box=box, score=1.0)
+        yield index, found
 
 
 BOX_MARGIN = 0.05
@@ -191,41 +241,41 @@ def _grown(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def cut_out(
     reader: VideoReader,
     tracks: Tracks,
-    objects: Sequence[ObjectPrompt],
-    given: Mapping[int, Mask],
-    span: range,
+    segments: Sequence[Segment],
+    given: Mapping[tuple[int, int], Mask],
     segmenter: Segmenter,
-) -> Iterator[tuple[int, dict[int, Mask]]]:
-    """One mask per frame and object, prompted with the tracked box.
+) -> Iterator[tuple[int, dict[Segment, Mask]]]:
+    """Masks of objects in their segments, prompted with the tracked boxes.
 
-    On the object's own frame the user's prompt counts instead: a given mask is taken as it is,
-    points and box go to the segmenter together. Where every object is lost the frame is not even
-    encoded.
+    On a key frame the user's prompt counts instead: a given mask is taken as it is, points and box
+    go to the segmenter together. Where every object is lost the frame is not even encoded.
 
-    Yields (frame index, {object id: mask}), in order; a lost object has no entry.
+    Args:
+        given: the masks that are taken as they are, by (object id, frame index).
+
+    Yields (frame index, {segment: mask}), in the order of `walk`; a lost object has an empty mask.
     """
-    previous: dict[int, Mask] = {}
-    for index, frame in zip(span, reader.frames(span.start, span.stop), strict=False):
-        masks: dict[int, Mask] = {}
-        asked: list[tuple[ObjectPrompt, np.ndarray, Prompt]] = []
-        for prompt in objects:
-            point = tracks.at(index).get(prompt.id)
+    previous: dict[Segment, Mask] = {}
+    for index, frame, here in walk(reader, segments):
+        masks = {segment: np.zeros(reader.info.size, bool) for segment in here}
+        asked: list[tuple[Segment, np.ndarray, Prompt]] = []
+        for segment in here:
+            number, key = segment.prompt.id, segment.key
+            point = tracks.at(index).get(number)
             if point is None or point.box is None:
-                previous.pop(prompt.id, None)
-            elif index == prompt.frame and prompt.id in given:
-                masks[prompt.id] = given[prompt.id]
+                previous.pop(segment, None)
+            elif index == key.frame and (number, index) in given:
+                masks[segment] = previous[segment] = given[number, index]
             else:
                 box = _grown(np.asarray(point.box, np.float32), reader.info.size)
-                own = to_prompt(prompt) if index == prompt.frame else Prompt(box=box)
-                asked.append((prompt, box, own))
+                asked.append((segment, box, to_prompt(key) if index == key.frame else Prompt(box)))
         if asked:
             answers = segmenter.predict(segmenter.encode(frame), [own for _, _, own in asked])
-            for (prompt, box, own), candidates in zip(asked, answers, strict=True):
+            for (segment, box, own), candidates in zip(asked, answers, strict=True):
                 # A click may mean a part that is smaller than the box; a box means the whole of it.
                 expected = None if own.points is not None else box
-                best = choose_candidate(candidates, box=expected, previous=previous.get(prompt.id))
-                masks[prompt.id] = clean_mask(best.mask)
-        previous.update(masks)
+                best = choose_candidate(candidates, box=expected, previous=previous.get(segment))
+                masks[segment] = previous[segment] = clean_mask(best.mask)
         yield index, masks
 
 
@@ -238,14 +288,13 @@ def draw(
     masks: Mapping[int, Mask] | None,
     objects: Sequence[ObjectPrompt],
 ) -> Frame:
-    """The frame with boxes (and masks, if given) drawn on; a lost object draws nothing."""
+    """The frame with each object's mask drawn on, or its box; a lost object draws nothing."""
     for prompt in objects:
         point = points.get(prompt.id)
         if point is None or point.box is None:
             continue
-        if masks is not None:
-            if prompt.id in masks:
-                frame = draw_mask(frame, masks[prompt.id], color=prompt.color)
+        if masks is not None and prompt.id in masks:
+            frame = draw_mask(frame, masks[prompt.id], color=prompt.color)
         else:
             frame = draw_box(
                 frame, point.box, color=prompt.color, label=prompt.name, score=point.score
@@ -275,7 +324,7 @@ class _Range:
 
 def repaint(
     reader: VideoReader,
-    masks: MaskFolder,
+    masks: MaskSource,
     span: range,
     inpainter: Inpainter,
     poll: Callable[[], None] = lambda: None,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from media import InputError
 from media.draw import PALETTE
@@ -23,7 +25,8 @@ Task = Literal["track", "segment", "remove"]
 Point = tuple[float, float, int]
 Box = tuple[float, float, float, float]
 
-STATE_FILE = ".mixcut.json"
+WORK = ".mixcut"  # folder in the project's for what is not a result
+_KEPT = {"tracks": 400, "masks": 40}  # of old segments, for when something is undone
 
 
 @dataclass(frozen=True)
@@ -56,69 +59,114 @@ OUTPUTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ObjectPrompt:
-    """One thing to follow, and how the user pointed at it on one frame.
+@dataclass(frozen=True, kw_only=True)
+class KeyFrame:
+    """How the user pointed at an object on one frame.
 
     Attributes:
-        id: number from 1, the same in every file that is written.
+        frame: index of the frame.
         points: (x, y, label) in pixels of the shown frame; label 1 = on the object, 0 = not on it.
         box: x0 y0 x1 y1 in pixels.
-        mask: a black and white picture of the frame's size.
-        frame: index of the frame the prompt belongs to; following goes both ways from there.
+        mask: a black and white picture of the frame's size, in place of points and box.
     """
 
-    id: int
-    name: str
-    color: str
     frame: int = 0
     points: tuple[Point, ...] = ()
     box: Box | None = None
     mask: Path | None = None
 
+    @property
+    def title(self) -> str:
+        """What sentences about it begin with."""
+        return f"Frame {self.frame}"
+
     def __post_init__(self) -> None:
         if self.mask is not None and (self.box is not None or self.points):
-            raise InputError(f"{self.name}: give a mask, or points and a box, but not both.")
+            raise InputError(f"{self.title}: give a mask, or points and a box, but not both.")
         if self.mask is None and self.box is None and not any(p[2] == 1 for p in self.points):
             raise InputError(
-                f"{self.name}: nothing says where it is; give a box, a mask, or at least one point "
-                "on the object."
+                f"{self.title}: nothing says where it is; give a box, a mask, or at least one "
+                "point on the object."
             )
 
     def check(self, size: tuple[int, int], frame_count: int, span: range | None = None) -> None:
-        """Raise InputError if the prompt does not fit a video of `size` (height, width).
+        """Raise InputError if it does not fit a video of `size` (height, width).
 
         `span` are the frames that are worked on, if not all of them.
         """
         height, width = size
         if not 0 <= self.frame < frame_count:
             raise InputError(
-                f"{self.name}: frame {self.frame} does not exist; the video has frames 0 to "
+                f"{self.title}: frame {self.frame} does not exist; the video has frames 0 to "
                 f"{frame_count - 1}."
             )
         if span is not None and self.frame not in span:
             raise InputError(
-                f"{self.name}: its frame {self.frame} is not in the range from {span.start} up to "
+                f"{self.title}: its frame {self.frame} is not in the range from {span.start} up to "
                 f"{span.stop}; move the range or the prompt."
             )
         for x, y, _ in self.points:
             if not (0 <= x < width and 0 <= y < height):
                 raise InputError(
-                    f"{self.name}: the point {x:g},{y:g} is outside the frame, which is {width} "
+                    f"{self.title}: the point {x:g},{y:g} is outside the frame, which is {width} "
                     f"pixels wide and {height} high."
                 )
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if x1 - x0 < 1 or y1 - y0 < 1:
                 raise InputError(
-                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give "
+                    f"{self.title}: the box {x0:g},{y0:g},{x1:g},{y1:g} has no area; give "
                     "x0,y0,x1,y1 with x0 < x1 and y0 < y1."
                 )
             if min(x1, width) - max(x0, 0) < 1 or min(y1, height) - max(y0, 0) < 1:
                 raise InputError(
-                    f"{self.name}: the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the frame, "
+                    f"{self.title}: the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the frame, "
                     f"which is {width} pixels wide and {height} high."
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectPrompt(KeyFrame):
+    """One thing to follow: the key frame it is followed from, both ways, and what was put right.
+
+    Attributes:
+        id: number from 1, the same in every file that is written.
+        do: what happens to it; None = what the settings say.
+        corrections: other key frames. Each counts from its frame on, away from the first one and up
+            to the next: frames on the far side of it, or between others, do not depend on it.
+    """
+
+    id: int
+    name: str
+    color: str
+    do: Task | None = None
+    corrections: tuple[KeyFrame, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frames = [key.frame for key in self.keys]
+        if twice := {frame for frame in frames if frames.count(frame) > 1}:
+            raise InputError(f"{self.name}: frame {min(twice)} is given twice; say it once.")
+
+    def task(self, most: Task) -> Task:
+        """What is done with it in a run that does `most` at the most."""
+        tasks = get_args(Task)
+        return min(self.do or most, most, key=tasks.index)
+
+    @property
+    def keys(self) -> tuple[KeyFrame, ...]:
+        """All key frames, the one it is followed from first."""
+        return (self, *self.corrections)
+
+    def check(self, size: tuple[int, int], frame_count: int, span: range | None = None) -> None:
+        """See `KeyFrame.check`; the corrections are looked at as well."""
+        super().check(size, frame_count, span)
+        for key in self.corrections:
+            key.check(size, frame_count, span)
 
 
 @dataclass(frozen=True)
@@ -227,6 +275,14 @@ def write_whole(path: Path, parts: Iterable[str]) -> None:
         raise
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all."""
     write_whole(path, [json.dumps(value, indent=1, default=str), "\n"])
@@ -273,10 +329,14 @@ class Project:
 
     def _read_state(self) -> dict[str, Any]:
         try:
-            state = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
+            state = json.loads(self._state_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return state if isinstance(state, dict) else {}
+
+    def _write_state(self) -> None:
+        self._state_file.parent.mkdir(exist_ok=True)
+        write_json(self._state_file, self._state)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -295,24 +355,59 @@ class Project:
     def begin(self, stage: str) -> None:
         """Forget that `stage` was finished, before its files are touched."""
         self._state["stages"].pop(stage, None)
-        write_json(self.folder / STATE_FILE, self._state)
+        self._write_state()
 
     def finish(self, stage: str, print_: str, **record: object) -> None:
         """Remember that `stage` is done, with whatever is worth telling about it."""
         self._state["stages"][stage] = {"fingerprint": print_, **record}
-        write_json(self.folder / STATE_FILE, self._state)
+        self._write_state()
 
-    def union_masks(self, size: tuple[int, int]) -> MaskFolder:
-        """Masks of all objects together, `masks/00000.png`; `size` is (height, width)."""
-        return MaskFolder(self.folder / "masks", size=size)
+    def save_track(self, print_: str, points: Sequence[TrackPoint]) -> None:
+        """Keep the track of one segment."""
+        rows = [[point.box, None if math.isnan(point.score) else point.score] for point in points]
+        write_json(self._segments("tracks") / f"{print_}.json", rows)
+
+    def load_track(self, print_: str, length: int) -> list[TrackPoint] | None:
+        """The first `length` points of a segment's track; None if there are not as many."""
+        try:
+            text = (self._segments("tracks") / f"{print_}.json").read_text(encoding="utf-8")
+            points = [
+                TrackPoint(None if box is None else tuple(box), float("nan" if s is None else s))
+                for box, s in json.loads(text)
+            ]
+        except (OSError, ValueError):
+            return None
+        return points[:length] if len(points) >= length else None
+
+    def segment_masks(self, print_: str, size: tuple[int, int]) -> MaskFolder:
+        """The masks of one segment; they are written in its order, so the last one comes last."""
+        return MaskFolder(self._segments("masks") / print_, size=size)
+
+    def _segments(self, kind: str) -> Path:
+        """Where segments are kept; the oldest are removed when there are very many."""
+        folder = self.folder / WORK / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        old = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in old[: -_KEPT[kind]]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return folder
+
+    @property
+    def _state_file(self) -> Path:
+        return self.folder / WORK / "state.json"
 
     def object_masks(
-        self, objects: Sequence[ObjectPrompt], size: tuple[int, int]
+        self, objects: Sequence[ObjectPrompt], size: tuple[int, int], folder: Path | None = None
     ) -> dict[int, MaskFolder]:
-        """One mask folder per object; a single object's is the union itself."""
+        """Where each object's masks are: `masks/00000.png`, or of several `masks/object_1/...`.
+
+        Args:
+            size: (height, width).
+            folder: in place of the project's `masks`.
+        """
+        folder = folder or self.folder / "masks"
         if len(objects) == 1:
-            return {objects[0].id: self.union_masks(size)}
-        folder = self.folder / "masks"
+            return {objects[0].id: MaskFolder(folder, size=size)}
         return {o.id: MaskFolder(folder / f"object_{o.id}", size=size) for o in objects}
 
 
@@ -324,8 +419,9 @@ def load_prompts(path: Path) -> list[ObjectPrompt]:
     """Read a prompts file: several objects, each with its own prompt.
 
     `{"objects": [{"name": "dog", "frame": 0, "points": [[x, y, 1], ...], "box": [x0, y0, x1, y1],
-    "mask": "dog.png", "color": "#ff8800"}]}`; everything but one kind of prompt may be left out,
-    and `mask` is looked up beside the file.
+    "mask": "dog.png", "color": "#ff8800", "do": "remove", "corrections": [{"frame": 30, "box":
+    [x0, y0, x1, y1]}]}]}`; everything but one kind of prompt may be left out, and `mask` is looked
+    up beside the file.
 
     Raises:
         InputError: the file cannot be read or an entry is wrong.
@@ -341,32 +437,27 @@ def load_prompts(path: Path) -> list[ObjectPrompt]:
         raise InputError(
             f'The prompts file {path} is not JSON of the form {{"objects": [...]}}: {error}.'
         ) from error
-    known = {"id", "name", "frame", "points", "box", "mask", "color"}
     objects: list[ObjectPrompt] = []
     for number, entry in enumerate(entries, start=1):
         try:
-            if unknown := set(entry) - known:
-                raise ValueError(f"it has unknown keys {', '.join(sorted(unknown))}")
+            own = {"id", "name", "color", "do", "corrections"}
+            key = _read_key(entry, path.parent, own)
             object_id = int(entry.get("id", number))
             if object_id < 1:
                 raise ValueError("ids start at 1")
-            points = [
-                (float(p[0]), float(p[1]), int(p[2]) if len(p) > 2 else 1)
-                for p in entry.get("points", ())
-            ]
-            if any(label not in (0, 1) for _, _, label in points):
-                raise ValueError("a point's label is 1 (on the object) or 0 (not on it)")
-            box = entry.get("box")
-            x0, y0, x1, y1 = (float(v) for v in box) if box is not None else (0.0,) * 4
+            if entry.get("do") not in (None, *get_args(Task)):
+                raise ValueError(f'"do" is one of {", ".join(get_args(Task))}')
             objects.append(
                 ObjectPrompt(
                     id=object_id,
                     name=str(entry.get("name", f"object {object_id}")),
                     color=str(entry.get("color", object_color(object_id))),
-                    frame=int(entry.get("frame", 0)),
-                    points=tuple(points),
-                    box=None if box is None else (x0, y0, x1, y1),
-                    mask=path.parent / entry["mask"] if entry.get("mask") else None,
+                    do=entry.get("do"),
+                    corrections=tuple(
+                        KeyFrame(**_read_key(correction, path.parent))
+                        for correction in entry.get("corrections", ())
+                    ),
+                    **key,
                 )
             )
         except InputError:
@@ -378,6 +469,25 @@ def load_prompts(path: Path) -> list[ObjectPrompt]:
     if len({o.id for o in objects}) < len(objects):
         raise InputError(f"The prompts file {path} uses the same id for two objects.")
     return objects
+
+
+def _read_key(entry: dict[str, Any], folder: Path, others: Iterable[str] = ()) -> dict[str, Any]:
+    """The arguments of `KeyFrame`; `others` are keys that somebody else reads."""
+    if unknown := set(entry) - {"frame", "points", "box", "mask", *others}:
+        raise ValueError(f"it has unknown keys {', '.join(sorted(unknown))}")
+    points = tuple(
+        (float(p[0]), float(p[1]), int(p[2]) if len(p) > 2 else 1) for p in entry.get("points", ())
+    )
+    if any(label not in (0, 1) for _, _, label in points):
+        raise ValueError("a point's label is 1 (on the object) or 0 (not on it)")
+    box = entry.get("box")
+    x0, y0, x1, y1 = (float(v) for v in box) if box is not None else (0.0,) * 4
+    return {
+        "frame": int(entry.get("frame", 0)),
+        "points": points,
+        "box": None if box is None else (x0, y0, x1, y1),
+        "mask": folder / entry["mask"] if entry.get("mask") else None,
+    }
 
 
 def describe(objects: Sequence[ObjectPrompt], settings: Settings) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +28,19 @@ from demo.pipeline import (
     Frame,
     Mask,
     Models,
+    Segment,
     choose_models,
     cut_out,
     draw,
     follow,
     locate,
+    plan,
     repaint,
     write_video,
 )
 from demo.project import (
     EXPORTS,
+    KeyFrame,
     ObjectPrompt,
     Project,
     Settings,
@@ -48,10 +53,10 @@ from demo.project import (
 )
 from inpainting import Inpainter
 from media import InputError
-from media.masks import load_mask
+from media.masks import MaskFolder, MaskUnion, load_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Segmenter
-from trackers import Tracker
+from trackers import MultiTracker
 
 # Called with (stage, frames done, frames in all).
 Report = Callable[[str, int, int], None]
@@ -104,15 +109,16 @@ def run(
             if objects:
                 raise InputError("Say what to follow, or give tracks or masks, but not both.")
             objects = prompts_of(tracks)
-        given: dict[int, Mask] = {}
+        given: dict[tuple[int, int], Mask] = {}
         for prompt in objects:
             prompt.check(reader.info.size, len(reader), span)
-            if prompt.mask is not None:
-                given[prompt.id] = load_mask(prompt.mask, size=reader.info.size)
-                if not given[prompt.id].any():
-                    raise InputError(
-                        f"{prompt.name}: the mask {prompt.mask} is empty; paint the object white."
-                    )
+            for key in prompt.keys:
+                if key.mask is not None:
+                    mask = given[prompt.id, key.frame] = load_mask(key.mask, size=reader.info.size)
+                    if not mask.any():
+                        raise InputError(
+                            f"{key.title}: the mask {key.mask} is empty; paint the object white."
+                        )
         project = Project(folder, source, overwrite=overwrite)
         return _Run(
             reader, project, list(objects), given, tracks, masks, settings, span, models, report,
@@ -140,6 +146,16 @@ def _import(
     return None, {}
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """One object's masks from several folders, by frame."""
+
+    folders: Mapping[int, MaskFolder]
+
+    def __getitem__(self, index: int) -> Mask:
+        return self.folders[index][index]
+
+
 class _Run:
     """One run's stages in order; each asks the project whether it has been done before."""
 
@@ -148,7 +164,7 @@ class _Run:
         reader: VideoReader,
         project: Project,
         objects: list[ObjectPrompt],
-        given: dict[int, Mask],
+        given: dict[tuple[int, int], Mask],
         tracks: Tracks | None,
         masks: dict[int, Masks],
         settings: Settings,
@@ -161,6 +177,8 @@ class _Run:
         self.given_tracks, self.given_masks = tracks, masks
         self.settings, self.span, self.models = settings, span, models
         self.report, self.cancelled = report, cancelled
+        self.cut = [o for o in objects if o.task(settings.do) != "track"]
+        self.painted = [o for o in objects if o.task(settings.do) == "remove"]
         self.outputs: list[Path] = []
         self.stages: list[str] = []
         self.notes: list[str] = []  # of the stage that is running, like the next
@@ -170,7 +188,8 @@ class _Run:
         s = self.settings
         asked = fingerprint(
             __version__, self.project.source, describe(self.objects, s)["objects"],
-            [source_identity(p) for p in (*(o.mask for o in self.objects), s.tracks, s.masks) if p],
+            [self._identify(key) for o in self.objects for key in o.keys],
+            [source_identity(p) for p in (s.tracks, s.masks) if p], s.do,
             s.start, s.end, s.tracker, s.segmenter, _weights_here("tracker", "segmenter"),
         )  # fmt: skip
         self.stage("follow", asked, ["tracks.json", "tracks.csv"], self._follow)
@@ -193,8 +212,9 @@ class _Run:
     def stage(self, name: str, print_: str, outputs: list[str], work: Callable[[], None]) -> None:
         """Run one stage unless its result is there already."""
         if not self.project.is_fresh(name, print_, outputs):
+            # Where a part of the stage is kept from an earlier run, so are its weights.
+            self.notes, self.weights = [], dict(self.project.record(name).get("weights", {}))
             self.project.begin(name)
-            self.notes, self.weights = [], {}
             self.tick(name, 0, len(self.span))  # models load now, which takes a while
             began = time.perf_counter()
             work()
@@ -214,8 +234,22 @@ class _Run:
         if self.cancelled():
             raise Cancelled("Stopped by the user.")
 
-    def _weights_of(self, role: str, model: Tracker | Segmenter | Inpainter) -> None:
+    def _weights_of(self, role: str, model: MultiTracker | Segmenter | Inpainter) -> None:
         self.weights[role] = str(model.weights)
+
+    def _identify(self, key: KeyFrame) -> list[Any]:
+        """What a key frame's results depend on, and not the object's name or colour."""
+        mask = None if key.mask is None else source_identity(key.mask)
+        return [key.frame, key.points, key.box, mask]
+
+    def _track_print(self, segment: Segment) -> str:
+        """What a segment's track depends on, but for its length: a longer one has it in it."""
+        s, first, key = self.settings, segment.prompt, segment.key
+        seen = (s.segmenter, *_weights_here("segmenter")) if first.points or key.points else ()
+        return fingerprint(
+            __version__, self.project.source, self._identify(first), self._identify(key),
+            segment.frames.step, s.tracker, _weights_here("tracker"), seen,
+        )  # fmt: skip
 
     def _follow(self) -> None:
         tracks = self.given_tracks
@@ -226,55 +260,94 @@ class _Run:
         write_tracks_json(folder / "tracks.json", tracks, self.reader, self.objects)
 
     def _track(self) -> Tracks:
-        boxes: dict[int, np.ndarray] = {}
-        for prompt in self.objects:
-            frame = self.reader[prompt.frame]
-            boxes[prompt.id] = locate(frame, prompt, self.given.get(prompt.id), self.models)
-
-        def new_tracker() -> Tracker:
+        """Follow the objects where they have not been followed before, and put it together."""
+        segments = [s for prompt in self.objects for s in plan(prompt, self.span)]
+        known = {s: self.project.load_track(self._track_print(s), len(s.frames)) for s in segments}
+        fresh: dict[Segment, list[TrackPoint]] = {s: [] for s, found in known.items() if not found}
+        if fresh:
             tracker = self.models.tracker()
             self._weights_of("tracker", tracker)
-            return tracker
-
+            total, done = len(set(chain.from_iterable(s.frames for s in fresh))), set[int]()
+            for index, found in follow(self.reader, list(fresh), self._boxes(fresh), tracker):
+                for segment, track in found.items():
+                    x0, y0, x1, y1 = (float(v) for v in track.box)
+                    box = None if track.lost else (x0, y0, x1, y1)
+                    fresh[segment].append(TrackPoint(box=box, score=track.score))
+                done.add(index)
+                self.tick("follow", len(done), total)
+            for segment, points in fresh.items():
+                self.project.save_track(self._track_print(segment), points)
         tracks = Tracks()
-        total = len(self.span)
-        seen: set[int] = set()
-        for index, found in follow(self.reader, boxes, self.objects, self.span, new_tracker):
-            for object_id, track in found.items():
-                x0, y0, x1, y1 = (float(v) for v in track.box)
-                box_ = None if track.lost else (x0, y0, x1, y1)
-                tracks.put(index, object_id, TrackPoint(box=box_, score=track.score))
-            seen.add(index)
-            self.tick("follow", len(seen), total)
+        for segment in segments:
+            points = known[segment] or fresh[segment]
+            for index, point in zip(segment.frames, points, strict=True):
+                tracks.put(index, segment.prompt.id, point)
         return tracks
 
+    def _boxes(self, segments: Iterable[Segment]) -> dict[tuple[int, int], np.ndarray]:
+        """The boxes of the key frames that these segments need, by object and frame."""
+        boxes: dict[tuple[int, int], np.ndarray] = {}
+        for segment in segments:
+            for key in (segment.prompt, segment.key):
+                place = segment.prompt.id, key.frame
+                if place not in boxes:
+                    frame = self.reader[key.frame]
+                    boxes[place] = locate(frame, key, self.given.get(place), self.models)
+        return boxes
+
     def _cut_out(self, tracks: Tracks) -> None:
-        shutil.rmtree(self.project.folder / "masks", ignore_errors=True)
+        """Make the masks of segments that have none yet, and lay all of them out in `masks`."""
         size = self.reader.info.size
-        union = self.project.union_masks(size)
-        single = self.project.object_masks(self.objects, size)
-        masks_by_frame: Iterator[tuple[int, dict[int, Mask]]]
         if self.given_masks:
-            sources = self.given_masks
-            masks_by_frame = ((i, {k: m[i] for k, m in sources.items()}) for i in self.span)
-        else:
+            self._publish_masks({o.id: self.given_masks[o.id] for o in self.cut})
+            return
+        segments = [s for prompt in self.cut for s in plan(prompt, self.span)]
+        folders: dict[Segment, MaskFolder] = {}
+        for segment in segments:
+            print_ = fingerprint(
+                self._track_print(segment), self.settings.segmenter, _weights_here("segmenter")
+            )
+            folders[segment] = self.project.segment_masks(print_, size)
+        missing = [s for s in segments if not folders[s].file(s.frames[-1]).exists()]
+        if missing:
             segmenter = self.models.segmenter()
             self._weights_of("segmenter", segmenter)
-            masks_by_frame = cut_out(
-                self.reader, tracks, self.objects, self.given, self.span, segmenter
-            )
-        for done, (index, masks) in enumerate(masks_by_frame, start=1):
-            together = np.zeros(self.reader.info.size, bool)
-            for object_id, mask in masks.items():
-                together |= mask
-                if len(self.objects) > 1:
-                    single[object_id].write(index, mask)
-            union.write(index, together)
-            self.tick("cut out", done, len(self.span))
+            total, done = len(set(chain.from_iterable(s.frames for s in missing))), set[int]()
+            for index, masks in cut_out(self.reader, tracks, missing, self.given, segmenter):
+                for segment, mask in masks.items():
+                    folders[segment].write(index, mask)
+                done.add(index)
+                self.tick("cut out", len(done), total)
+        by_frame: dict[int, dict[int, MaskFolder]] = {}
+        for segment in segments:
+            places = by_frame.setdefault(segment.prompt.id, {})
+            places.update(dict.fromkeys(segment.frames, folders[segment]))
+        self._publish_masks({number: _Joined(places) for number, places in by_frame.items()})
+
+    def _publish_masks(self, sources: Mapping[int, Masks]) -> None:
+        """Lay out the results: all objects' masks together and, of several, each one's as well."""
+        size, final = self.reader.info.size, self.project.folder / "masks"
+        part = final.with_name("masks.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        union = MaskFolder(part, size=size)
+        folders = self.project.object_masks(self.cut, size, part)
+        for index in self.span:
+            masks = {number: source[index] for number, source in sources.items()}
+            if len(masks) > 1:
+                for number, mask in masks.items():
+                    folders[number].write(index, mask)
+            union.write(index, np.any([np.zeros(size, bool), *masks.values()], axis=0))
+            self.poll()
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+
+    def _masks(self) -> dict[int, MaskFolder]:
+        """The masks that were laid out, of each object."""
+        return self.project.object_masks(self.cut, self.reader.info.size)
 
     def _draw(self, tracks: Tracks, name: str) -> None:
-        size = self.reader.info.size
-        folders = self.project.object_masks(self.objects, size) if name == "segmented.mp4" else None
+        folders = self._masks() if name == "segmented.mp4" else None
 
         def drawn() -> Iterator[tuple[int, Frame]]:
             frames = self.reader.frames(self.span.start, self.span.stop)
@@ -287,16 +360,15 @@ class _Run:
     def _repaint(self) -> None:
         inpainter = self.models.inpainter()
         self._weights_of("inpainter", inpainter)
-        masks = self.project.union_masks(self.reader.info.size)
+        folders = self._masks()
+        masks = MaskUnion(folders[o.id] for o in self.painted)
         frames = repaint(self.reader, masks, self.span, inpainter, self.poll)
         self._write("removed.mp4", frames, "paint away")
         self.notes += inpainter.notes
 
     def _export(self, name: str, tracks: Tracks) -> None:
-        size, total = self.reader.info.size, len(self.span)
-        masks = (
-            {} if self.settings.do == "track" else (self.project.object_masks(self.objects, size))
-        )
+        total = len(self.span)
+        masks = {} if self.settings.do == "track" else self._masks()
         WRITERS[name](
             self.project.folder / EXPORTS[name].output,
             Material(

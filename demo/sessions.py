@@ -29,9 +29,9 @@ import numpy as np
 from PIL import Image
 
 from checkpoints import CheckpointError
-from demo.jobs import Job, Jobs, link
+from demo.jobs import Job, Jobs
 from demo.pipeline import Models, find_mask
-from demo.project import Box, ObjectPrompt, Point, Settings, Task, object_color
+from demo.project import Box, ObjectPrompt, Point, Settings, Task, link, object_color
 from media import InputError
 from media.draw import parse_color
 from media.video import Budget, VideoReader, open_video

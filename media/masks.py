@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,21 @@ class MaskFolder:
     def _check(self, index: int) -> None:
         if index < 0 or (self._length is not None and index >= self._length):
             raise IndexError(f"mask {index} of {self._length or 'those'} in {self.path}")
+
+
+class MaskUnion:
+    """Several objects' masks as one: a pixel counts where any of them has it.
+
+    Args:
+        folders: at least one; they have masks of one size.
+    """
+
+    def __init__(self, folders: Iterable[MaskFolder]) -> None:
+        self._folders = list(folders)
+
+    def __len__(self) -> int:
+        return max(map(len, self._folders))
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """bool (h, w)."""
+        return np.any([folder[index] for folder in self._folders], axis=0)

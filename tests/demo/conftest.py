@@ -16,6 +16,7 @@ from tests.demo.square import (
     WIDTH,
     ColourSegmenter,
     ColourTracker,
+    ColourTrackers,
     GreyInpainter,
     square_frame,
 )
@@ -36,5 +37,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def colour_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the three networks by colour rules."""
     monkeypatch.setattr(pipeline, "build_tracker", lambda *a, **k: ColourTracker())
+    monkeypatch.setattr(pipeline, "MultiTracker", ColourTrackers)
     monkeypatch.setattr(pipeline, "build_segmenter", lambda *a, **k: ColourSegmenter())
     monkeypatch.setattr(pipeline, "build_inpainter", lambda *a, **k: GreyInpainter())

@@ -66,6 +66,28 @@ class ColourTracker:
         self.initialize(frame, box)
 
 
+class ColourTrackers:
+    """Several of them at once, as `trackers.MultiTracker` has them."""
+
+    weights = "colour"
+
+    def __init__(self, tracker: ColourTracker) -> None:
+        self.objects: dict[int, ColourTracker] = {}
+
+    def add(self, id: int, frame: np.ndarray, box: np.ndarray) -> None:
+        self.objects[id] = ColourTracker()
+        self.objects[id].initialize(frame, box)
+
+    def correct(self, id: int, frame: np.ndarray, box: np.ndarray) -> None:
+        self.objects[id].correct(frame, box)
+
+    def remove(self, id: int) -> None:
+        del self.objects[id]
+
+    def track(self, frame: np.ndarray) -> dict[int, Track]:
+        return {id: tracker.track(frame) for id, tracker in self.objects.items()}
+
+
 class ColourSegmenter:
     """Masks what is red."""
 

@@ -179,7 +179,7 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
 def test_the_page_has_words_for_every_stage(task: Task, clip: Path, tmp_path: Path) -> None:
     seen: dict[str, None] = {}
     runs.run(
-        clip, tmp_path, [ObjectPrompt(1, "it", "#ff0000", box=square_box(0))],
+        clip, tmp_path, [ObjectPrompt(id=1, name="it", color="#ff0000", box=square_box(0))],
         Settings(do=task, device="cpu"), report=lambda stage, *_: seen.setdefault(stage),
     )  # fmt: skip
     assert list(seen) == list(STAGES)[: STEPS[task]]
