@@ -25,7 +25,7 @@ class SourceConfig:
         emphasis: how often an item is drawn whose name (of a track: of its video) matches a pattern
             such as `foda_*`, in proportion to one that matches none; the first match counts.
         min_side: objects narrower or lower than this, in pixels, are not used; tracks by the median
-            of their frames (packed shards).
+            of their frames (packed shards and coco).
     """
 
     kind: str

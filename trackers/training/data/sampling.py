@@ -71,7 +71,7 @@ def pick(
         picture = shot(0)
         if config.sampler == "causal" or rng.random() < config.positive_share:
             return Pick(picture, picture, picture)
-        return Pick(picture, picture, _other(sources, chances, rng), 0.0)
+        return Pick(picture, picture, _other(sources, chances, (first, item), rng), 0.0)
 
     info = source.info(item)
     frames = info.visible_frames
@@ -86,7 +86,7 @@ def pick(
     if len(absent):
         nothing = Shot(first, item, int(rng.choice(absent)), None)
     else:
-        nothing = _other(sources, chances, rng)
+        nothing = _other(sources, chances, (first, item), rng)
     return Pick(shot(template), shot(online), nothing, 0.0)
 
 
@@ -157,9 +157,17 @@ def _choose(
     return number, sources[number].choose(rng)
 
 
-def _other(sources: Sequence[Source], chances: np.ndarray, rng: np.random.Generator) -> Shot:
-    """Any object anywhere, with its own box."""
+def _other(
+    sources: Sequence[Source],
+    chances: np.ndarray,
+    target: tuple[int, int],
+    rng: np.random.Generator,
+) -> Shot:
+    """Any object anywhere, with its own box; upstream does not rule out that it is the target."""
     number, item = _choose(sources, chances, rng)
-    boxes = sources[number].info(item).boxes_xywh
+    source = sources[number]
+    if number == target[0] and source.group(item) == source.group(target[1]):
+        raise Unusable
+    boxes = source.info(item).boxes_xywh
     frame = int(rng.integers(len(boxes)))
     return Shot(number, item, frame, boxes[frame])

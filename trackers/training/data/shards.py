@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,13 +106,16 @@ def _read_row(file: Path, record: Mapping[str, Any]) -> Row:
         offset=int(record["off"]),
         length=int(record["len"]),
         size=(int(record["h"]), int(record["w"])),
-        objects=tuple(Labelled(_four(each["box"]), each.get("id")) for each in record["objects"]),
+        objects=tuple(
+            Labelled(four_numbers(each["box"]), each.get("id")) for each in record["objects"]
+        ),
         video=video,
         frame=None if video is None else int(record["frame"]),
     )
 
 
-def _four(box: Sequence[float]) -> tuple[float, float, float, float]:
+def four_numbers(box: Iterable[float]) -> tuple[float, float, float, float]:
+    """A box as plain numbers. Raises ValueError if it is not four of them."""
     x, y, w, h = (float(value) for value in box)
     return x, y, w, h
 

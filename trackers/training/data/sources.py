@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -15,7 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from media import InputError
-from trackers.datasets import open_dataset
+from trackers.datasets import list_datasets, open_dataset
+from trackers.datasets.coco import open_coco
 from trackers.training.data.config import DataConfig, SourceConfig
 from trackers.training.data.pictures import decode
 from trackers.training.data.shards import Row, read_shards
@@ -61,6 +62,10 @@ class Source(ABC):
     @abstractmethod
     def picture(self, index: int, frame: int) -> int | Path:
         """What stands for the picture of that frame; the same for all objects in it."""
+
+    @abstractmethod
+    def group(self, index: int) -> int:
+        """A number that objects share when one may be seen in the pictures of the other."""
 
     @abstractmethod
     def encoded(self, picture: int | Path) -> bytes:
@@ -126,6 +131,8 @@ class Stills(Packed):
     def __init__(self, config: SourceConfig) -> None:
         super().__init__(config)
         self.rows, owners, boxes, names = [], [], [], []
+        self._groups: list[int] = []  # of each picture
+        videos: dict[str, int] = {}
         for number, row in enumerate(read_shards(Path(config.path))):
             # Pictures of a video look alike: they are held out together.
             if not self._keeps(row.video or f"{row.file.stem}/{number}"):
@@ -135,6 +142,8 @@ class Stills(Packed):
                     owners.append(len(self.rows))
                     boxes.append(labelled.box_xywh)
                     names.append(row.video or "")
+            own = len(self.rows)
+            self._groups.append(own if row.video is None else videos.setdefault(row.video, own))
             self.rows.append(row)
         self._owners = np.array(owners, np.int64)
         self._boxes = np.array(boxes, np.float64).reshape(-1, 1, 4)
@@ -151,6 +160,10 @@ class Stills(Packed):
     def picture(self, index: int, frame: int) -> int:
         """See `Source.picture`."""
         return int(self._owners[index])
+
+    def group(self, index: int) -> int:
+        """See `Source.group`."""
+        return self._groups[self.picture(index, 0)]
 
 
 class Tracks(Packed):
@@ -190,6 +203,10 @@ class Tracks(Packed):
     def picture(self, index: int, frame: int) -> int:
         """See `Source.picture`."""
         return self._first[index] + frame
+
+    def group(self, index: int) -> int:
+        """See `Source.group`."""
+        return self._first[index]
 
 
 def _tracks(rows: Sequence[Row]) -> dict[int | str, np.ndarray]:
@@ -257,17 +274,65 @@ class Sequences(Source):
         """See `Source.picture`."""
         return self._open(index)[1][frame]
 
+    def group(self, index: int) -> int:
+        """See `Source.group`."""
+        return index
+
     def encoded(self, picture: int | Path) -> bytes:
         """See `Source.encoded`."""
-        assert not isinstance(picture, int)
-        try:
-            return picture.read_bytes()
-        except OSError as error:
-            raise InputError(f"The frame {picture} cannot be read: {error.strerror}.") from error
+        return _read(picture)
 
     def describe(self, index: int, frame: int) -> str:
         """See `Source.describe`."""
         return f"the frame {self.picture(index, frame)}"
+
+
+class CocoPhotographs(Source):
+    """The objects of COCO, each in its one picture."""
+
+    is_video = False
+
+    def __init__(self, config: SourceConfig) -> None:
+        self.name = f"COCO in {config.path}"
+        self._coco = open_coco(Path(config.path), config.split or "train2017")
+        if config.emphasis:
+            raise InputError("The photographs of COCO have no names for an emphasis to match.")
+        big = self._coco.boxes_xywh[:, 2:].min(axis=1) >= config.min_side
+        self._used = np.flatnonzero(big)
+        if not len(self._used):
+            raise InputError(f"{config.path} holds no object of {config.min_side} pixels or more.")
+        self.image(0, 0)
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def info(self, index: int) -> Info:
+        """See `Source.info`."""
+        return Info(self._coco.boxes_xywh[self._used[index]][None], np.ones(1, bool))
+
+    def picture(self, index: int, frame: int) -> Path:
+        """See `Source.picture`."""
+        return self._coco.files[self.group(index)]
+
+    def group(self, index: int) -> int:
+        """See `Source.group`."""
+        return int(self._coco.images[self._used[index]])
+
+    def encoded(self, picture: int | Path) -> bytes:
+        """See `Source.encoded`."""
+        return _read(picture)
+
+    def describe(self, index: int, frame: int) -> str:
+        """See `Source.describe`."""
+        return f"the picture {self.picture(index, frame)}"
+
+
+def _read(path: int | Path) -> bytes:
+    assert not isinstance(path, int)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"The picture {path} cannot be read: {error.strerror}.") from error
 
 
 def _chances(names: Sequence[str], emphasis: Mapping[str, float]) -> np.ndarray | None:
@@ -283,7 +348,11 @@ def _chances(names: Sequence[str], emphasis: Mapping[str, float]) -> np.ndarray 
     return total / total[-1]
 
 
-_KINDS: dict[str, type[Stills] | type[Tracks]] = {"stills": Stills, "tracks": Tracks}
+_KINDS: dict[str, Callable[[SourceConfig], Source]] = {
+    "stills": Stills,
+    "tracks": Tracks,
+    "coco": CocoPhotographs,
+}
 
 
 def open_sources(config: DataConfig) -> list[Source]:
@@ -292,4 +361,10 @@ def open_sources(config: DataConfig) -> list[Source]:
     Raises:
         InputError: one cannot be used; says which and why.
     """
+    known = [*_KINDS, *list_datasets()]
+    for each in config.sources:
+        if each.kind not in known:
+            raise InputError(
+                f"Nothing is known of data of the kind {each.kind!r}; there are {', '.join(known)}."
+            )
     return [_KINDS.get(each.kind, Sequences)(each) for each in config.sources]
