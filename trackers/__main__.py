@@ -1,4 +1,4 @@
-"""Follow objects, and measure how well: list | track | explain | evaluate | report."""
+"""Follow objects, and measure how well: list | track | explain | evaluate | report | vot."""
 
 from __future__ import annotations
 
@@ -217,13 +217,7 @@ def evaluate(
     if label is not None and len(tracker) > 1:
         raise InputError("A label names the results of one tracker; evaluate them one by one.")
     data = open_dataset(dataset, root, split=split, sequences=sequences)
-    options = {
-        "search_factor": search_factor,
-        "update_interval": update_interval,
-        "online_size": online_size,
-        "threshold": threshold,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
+    given = _given(search_factor, update_interval, online_size, threshold)
     failures = 0
     everything = []
     for name in tracker:
@@ -294,6 +288,66 @@ def report(
     return 0
 
 
+def vot(
+    *,
+    tracker: str = "mixformerv2_small",
+    weights: Path | None = None,
+    mode: Mode = "benchmark",
+    device: str = "auto",
+    search_factor: float | None = None,
+    update_interval: int | None = None,
+    online_size: int | None = None,
+    threshold: float | None = None,
+    baselines: Path | None = None,
+) -> int:
+    """Serve a tracker to the VOT toolkit, which starts this command by itself.
+
+    docs/evaluation.md has the description of the tracker that the toolkit needs for it.
+
+    Args:
+        tracker: Which tracker; see the command list.
+        weights: A file with weights, in place of the best on this machine.
+        mode: benchmark follows the published protocol; robust is what videos are followed with.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        search_factor: Side of the search window in multiples of the object's (MixFormer).
+        update_interval: Frames between two updates of the online template (MixFormer).
+        online_size: How many online templates are kept (MixFormer).
+        threshold: Under which a search token may meet the template (GRM).
+        baselines: Folder with NanoTrack's two .onnx files, for opencv:Nano.
+    """
+    from trackers.evaluation.run import Contestant
+    from trackers.evaluation.vot import serve
+
+    options = _given(search_factor, update_interval, online_size, threshold)
+    serve(
+        Contestant(
+            tracker,
+            device=device,
+            weights=None if weights is None else str(weights),
+            mode=mode,
+            options=options,
+            baselines=None if baselines is None else str(baselines),
+        )
+    )
+    return 0
+
+
+def _given(
+    search_factor: float | None,
+    update_interval: int | None,
+    online_size: int | None,
+    threshold: float | None,
+) -> dict[str, float]:
+    """The options of `build_tracker` that are not left out."""
+    options = {
+        "search_factor": search_factor,
+        "update_interval": update_interval,
+        "online_size": online_size,
+        "threshold": threshold,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _print_scores(data: Dataset, everything: Sequence[Results]) -> list[TrackerReport]:
     from trackers.evaluation.report import as_text, score_results, summary
 
@@ -306,7 +360,7 @@ def _print_scores(data: Dataset, everything: Sequence[Results]) -> list[TrackerR
     return reports
 
 
-COMMANDS = (list_, track, explain, evaluate, report)
+COMMANDS = (list_, track, explain, evaluate, report, vot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
