@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, TypeVar
 import numpy as np
 
 from media import InputError
+from trackers.datasets.archives import as_folder
 from trackers.datasets.files import read_frame, read_names
 
 # How results are scored; see `trackers.evaluation.metrics.PROTOCOLS`.
@@ -169,7 +170,7 @@ def open_dataset(
 
     Args:
         name: one of `list_datasets()`.
-        root: its folder, as its authors lay it out.
+        root: its folder, as its authors lay it out, or a zip file or LMDB that holds the same.
         split: which part; None for the one results are published on, the first of its `splits`.
         sequences: a text file with one name per line, to use only these.
 
@@ -179,7 +180,9 @@ def open_dataset(
     cls = dataset_class(name)
     if split is not None and split not in cls.splits:
         raise InputError(f"{cls.title} has no split {split!r}; there are {', '.join(cls.splits)}.")
-    if not Path(root).is_dir():
-        raise InputError(f"There is no folder {root}; give the one that holds {cls.title}.")
+    try:
+        folder = as_folder(root)
+    except InputError as error:
+        raise InputError(f"{error} Give the one that holds {cls.title}.") from error
     names = None if sequences is None else read_names(Path(sequences))
-    return cls(Path(root), split or cls.splits[0], names)
+    return cls(folder, split or cls.splits[0], names)

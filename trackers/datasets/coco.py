@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from media import InputError
+from trackers.datasets.archives import as_folder, inside
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,20 @@ def open_coco(root: Path, split: str) -> Coco:
     """Read the instances of a split.
 
     Args:
-        root: holds annotations/instances_SPLIT.json and SPLIT/*.jpg or images/SPLIT/*.jpg.
+        root: holds annotations/instances_SPLIT.json and SPLIT/*.jpg or images/SPLIT/*.jpg, or the
+            zip files annotations_trainval2017.zip and SPLIT.zip; or is an LMDB or zip of these.
         split: train2017, val2017 and so on.
 
     Raises:
         InputError: a file or folder is missing or is something else.
     """
+    root = as_folder(root)
+    places = [root / "images" / split, inside(root, split)]
+    folder = next((each for each in places if each.is_dir()), None)
     path = root / "annotations" / f"instances_{split}.json"
-    folders = [root / "images" / split, root / split]
-    folder = next((each for each in folders if each.is_dir()), None)
+    zipped = root / "annotations_trainval2017.zip"
+    if not path.is_file() and zipped.is_file():
+        path = as_folder(zipped) / "annotations" / path.name
     if folder is None or not path.is_file():
         raise InputError(
             f"{root} does not hold COCO's split {split}: annotations/instances_{split}.json with "
@@ -46,10 +52,10 @@ def open_coco(root: Path, split: str) -> Coco:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        places = {image["id"]: i for i, image in enumerate(found["images"])}
+        numbers = {image["id"]: i for i, image in enumerate(found["images"])}
         files = tuple(folder / image["file_name"] for image in found["images"])
         objects = [
-            (places[each["image_id"]], each["bbox"])
+            (numbers[each["image_id"]], each["bbox"])
             for each in found["annotations"]
             if not each.get("iscrowd", 0) and min(each["bbox"][2:]) > 0
         ]

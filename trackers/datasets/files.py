@@ -98,9 +98,9 @@ def read_frame(path: Path) -> np.ndarray:
     """Decode as the published evaluations do, with OpenCV: (h, w, 3) RGB uint8."""
     import cv2  # here, so that `import trackers.datasets` is light
 
-    # imread itself cannot open names beyond ASCII on every system.
-    data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    # imread itself cannot open names beyond ASCII on every system, nor archives.
+    data = path.read_bytes() if path.is_file() else b""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if picture is None:
         raise InputError(f"The frame {path} is missing or damaged.")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from media import InputError
+from trackers.datasets.archives import as_folder, inside
 from trackers.datasets.base import Dataset, Sequence, register
 from trackers.datasets.files import (
     SPLITS,
@@ -21,11 +22,13 @@ class _LasotLike(Dataset):
     scoring = "lasot"
 
     def _on_disk(self) -> list[str]:
-        found = {path.parent.name for path in self.root.glob("*/*/groundtruth.txt")}
-        return sorted(found, key=natural)
+        zips = [as_folder(path) for path in self.root.glob("*.zip")]
+        truths = [path for root in (self.root, *zips) for path in root.glob("*/*/groundtruth.txt")]
+        return sorted({path.parent.name for path in truths}, key=natural)
 
     def __getitem__(self, name: str) -> Sequence:
-        folder = self.root / name.rpartition("-")[0] / name
+        # A class may still be the zip file that it is downloaded as.
+        folder = inside(self.root, name.rpartition("-")[0]) / name
         frames, boxes = list_frames(folder / "img"), read_boxes(folder / "groundtruth.txt")
         occluded = read_numbers(folder / "full_occlusion.txt")
         outside = read_numbers(folder / "out_of_view.txt")

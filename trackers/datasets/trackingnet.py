@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from media import InputError
+from trackers.datasets.archives import as_folder
 from trackers.datasets.base import Dataset, Sequence, register
 from trackers.datasets.files import list_frames, natural, read_boxes
 
 
 @register("trackingnet")
 class TrackingNet(Dataset):
-    """The training sequences lie in up to twelve chunks, of which any may be missing."""
+    """The training sequences lie in up to twelve chunks, of which any may be missing.
+
+    Frames are read from frames/NAME/ or, where that is missing, from zips/NAME.zip.
+    """
 
     title = "TrackingNet"
     layout = "TEST/frames/NAME/0.jpg, 1.jpg, ... with TEST/anno/NAME.txt"
@@ -26,12 +30,18 @@ class TrackingNet(Dataset):
 
     def _chunks(self) -> list[Path]:
         names = ["TEST"] if self.split == "test" else [f"TRAIN_{i}" for i in range(12)]
-        return [self.root / name for name in names]
+        packed = [self.root / f"{name}_lmdb" for name in names]  # as the STARK family keeps them
+        return [self.root / name for name in names] + [
+            as_folder(path) for path in packed if path.is_dir()
+        ]
 
     def __getitem__(self, name: str) -> Sequence:
         for chunk in self._chunks():
             boxes = chunk / "anno" / f"{name}.txt"
             if boxes.is_file():
-                frames = list_frames(chunk / "frames" / name)
-                return Sequence(name, frames, read_boxes(boxes), hidden=self.hidden)
+                frames = chunk / "frames" / name
+                zipped = chunk / "zips" / f"{name}.zip"  # as it is downloaded
+                if not frames.is_dir() and zipped.is_file():
+                    frames = as_folder(zipped)
+                return Sequence(name, list_frames(frames), read_boxes(boxes), hidden=self.hidden)
         raise InputError(f"There is no file anno/{name}.txt in {self.root}.")

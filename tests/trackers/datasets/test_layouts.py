@@ -26,8 +26,8 @@ def numbers(sequence: Sequence) -> list[int]:
 
 def test_all_are_registered() -> None:
     assert list_datasets() == [
-        "folder", "got10k", "lasot", "lasot_ext", "nfs", "otb100", "tc128", "tnl2k",
-        "trackingnet", "uav123",
+        "folder", "got10k", "imagenet_vid", "lasot", "lasot_ext", "nfs", "otb100", "tc128",
+        "tnl2k", "trackingnet", "uav123",
     ]  # fmt: skip
 
 
