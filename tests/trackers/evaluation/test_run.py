@@ -15,6 +15,7 @@ import pytest
 
 from checkpoints import WeightsRecord
 from media import InputError
+from trackers import build_tracker, list_trackers
 from trackers.base import Track
 from trackers.datasets import Dataset, open_dataset
 from trackers.evaluation import run
@@ -188,6 +189,8 @@ def test_tuned_options() -> None:
         "search_factor": 4.55, "update_interval": 15,
     }  # fmt: skip
     assert tuned_options("mixformerv2_base", "trackingnet") == {"update_interval": 25}
+    assert tuned_options("mixvit_base", "lasot") == {"search_factor": 5.05}
+    assert tuned_options("mixvit_large_384", "trackingnet") == {"search_factor": 4.6}
     assert tuned_options("grm_base", "nfs") == {"threshold": 0.6}
     assert tuned_options("mixformerv2_base", "lasot") == tuned_options("x", "y") == {}
     given = Contestant("mixformerv2_small", options={"search_factor": 5.0}).tuned_for("got10k")
@@ -195,8 +198,14 @@ def test_tuned_options() -> None:
 
 
 def test_tuned_names_exist() -> None:
-    from trackers import list_trackers
     from trackers.datasets import list_datasets
 
     assert set(TUNED) <= set(list_trackers())
     assert {key for rows in TUNED.values() for key in rows} <= set(list_datasets())
+
+
+@pytest.mark.parametrize("tracker", TUNED)
+def test_tuned_options_are_those_of_the_tracker(tracker: str) -> None:
+    options = {name: value for row in TUNED[tracker].values() for name, value in row.items()}
+    with pytest.raises(InputError, match=f"do not fit {tracker}"):  # not: has no option
+        build_tracker(tracker, weights={}, **options)
