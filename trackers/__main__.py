@@ -1,4 +1,4 @@
-"""Follow objects, and measure how well: list | track | explain | evaluate | report | vot."""
+"""Follow objects, and measure how well: list | track | explain | evaluate | report | vot | pack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tqdm import tqdm
 
@@ -360,7 +360,60 @@ def _print_scores(data: Dataset, everything: Sequence[Results]) -> list[TrackerR
     return reports
 
 
-COMMANDS = (list_, track, explain, evaluate, report, vot)
+def pack(
+    source: Path,
+    *,
+    kind: str,
+    out: Path,
+    split: str | None = None,
+    short_side: int = 320,
+    every: int = 1,
+    limit: int | None = None,
+    encoding: Literal["webp", "jpeg"] = "webp",
+    quality: int = 85,
+    shard_mb: int = 26,
+) -> int:
+    """Pack a data set or videos into shards for training.
+
+    They are read without OpenCV, PyAV or the data set's own layout. In videos without labels,
+    regions are followed by optical flow, forwards and back as a check.
+
+    Args:
+        source: Its folder, or for data sets a zip file or an LMDB.
+        kind: tracks (NAME/video.mp4 with NAME/tracks.jsonl), clips (videos without labels), coco,
+            or a data set of the command list.
+        out: Folder for the shards.
+        split: Which part of the data set, in place of train.
+        short_side: Pictures are shrunk to this shorter side, never enlarged.
+        every: One frame in so many is kept.
+        limit: Most videos, or photographs, that are packed.
+        encoding: Of the pictures; JPEG files that need no shrinking stay as they are.
+        quality: Of the encoding, 1 to 100.
+        shard_mb: Largest size of a shard, in MB.
+    """
+    from trackers.training.data.packing import pack as run
+
+    with tqdm(unit="picture") as bar:
+        outcome = run(
+            source,
+            out,
+            kind=kind,
+            split=split,
+            short_side=short_side,
+            every=every,
+            limit=limit,
+            encoding=encoding,
+            quality=quality,
+            shard_bytes=shard_mb << 20,
+            report=lambda pictures: _show(bar, pictures, 0),
+        )
+    for reason in outcome.left_out:
+        _say(f"Left out: {reason}")
+    print(f"{outcome.pictures} pictures with {outcome.boxes} boxes are in {out}.")
+    return 0
+
+
+COMMANDS = (list_, track, explain, evaluate, report, vot, pack)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
