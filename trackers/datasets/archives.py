@@ -198,7 +198,7 @@ def as_folder(path: str | Path) -> Path:
     if (path / "data.mdb").is_file():
         return cast(Path, ArchivePath(_open_once(_Lmdb, path)))
     if not path.is_dir():
-        raise InputError(f"There is no folder, zip file or LMDB {path}.")
+        raise InputError(f"There is no folder {path}, nor a zip file or an LMDB.")
     return path
 
 
