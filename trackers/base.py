@@ -196,6 +196,7 @@ def build_tracker(
     update_interval: int | None = None,
     online_size: int | None = None,
     threshold: float | None = None,
+    fast: bool = False,
 ) -> Tracker:
     """Build a tracker that is ready to follow one object.
 
@@ -211,6 +212,9 @@ def build_tracker(
         threshold: a search token meets the template when its probability of staying alone is below
             this; 0: when it is the less likely of the two (GRM).
             Options that are None take the tracker's own default.
+        fast: run the transformer in bfloat16; on a GPU also cut out crops there, and replay the
+            network's kernels as a CUDA graph. Boxes differ a little, and published results come
+            without it. A CPU without instructions for bfloat16 becomes slower.
 
     Raises:
         InputError: an argument does not exist or does not fit this tracker, or the weights belong
@@ -238,7 +242,13 @@ def build_tracker(
     target = resolve_device(device)
     network, info = _load(name, weights)
     network.requires_grad_(False).eval().to(target)
-    return entry.tracker(network, weights=info, mode=mode, **options)
+    tracker = entry.tracker(network, weights=info, mode=mode, **options)
+    if fast:
+        accelerate = getattr(tracker, "accelerate", None)
+        if accelerate is None:
+            raise InputError(f"The tracker {name} has no option fast; leave it out.")
+        accelerate()
+    return tracker
 
 
 # --------------------------------------------------------------------------------------- weights

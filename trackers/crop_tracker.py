@@ -54,13 +54,27 @@ class CropTracker(ABC):
         self.mode = mode
         self.search_factor = search_factor
         self.device = next(network.parameters()).device
-        self._searcher = Searcher(self.device)
+        self._searcher = Searcher(network.search_size, self.device)  # type: ignore[arg-type]
 
     def another(self) -> Self:
         """A tracker for another object, with the same network and settings, to be initialized."""
         new = copy.copy(self)
         new._size = None
         return new
+
+    def accelerate(self, *, record: bool | None = None) -> None:
+        """Trade accuracy for speed, before there is an object: see `build_tracker`'s `fast`.
+
+        Args:
+            record: see `Searcher`; None: on a GPU.
+        """
+        self.network.backbone.to(torch.bfloat16)  # the heads stay as they are: they need digits
+        self._searcher = Searcher(
+            self.network.search_size,
+            self.device,
+            dtype=torch.bfloat16,
+            record=self.device.type == "cuda" if record is None else record,
+        )
 
     def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
         """See `Tracker.initialize`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,11 +78,12 @@ class SquareCrop:
         window[pad_top : pad_top + rows, pad_left : pad_left + columns] = inner
         return window
 
-    def extract(self, frame: np.ndarray) -> np.ndarray:
-        """Cut and resize: (h, w, 3) uint8 to (size, size, 3) uint8."""
+    def extract(self, frame: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Cut and resize: (h, w, 3) uint8 to (size, size, 3) uint8, in `out` if it is given."""
         import cv2  # here, so that training, which has its own images, can do without OpenCV
 
-        return cv2.resize(self.cut(frame), (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        side = (self.size, self.size)
+        return cv2.resize(self.cut(frame), side, dst=out, interpolation=cv2.INTER_LINEAR)
 
     def to_frame(self, box_cxcywh: np.ndarray | torch.Tensor) -> tuple[float, float, float, float]:
         """Map a predicted box from the crop to the frame.
@@ -128,18 +130,48 @@ def to_tensor(images: Sequence[np.ndarray], device: torch.device | str = "cpu") 
     Returns:
         (n, 3, size, size) float32, ImageNet mean 0 and deviation 1.
     """
-    return normalize(torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2))
+    pixels = torch.from_numpy(np.stack(images)).to(device)
+    return normalize_(pixels.permute(0, 3, 1, 2).float())
 
 
-def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    """Normalise (n, 3, h, w) RGB in [0, 255] by ImageNet's mean and deviation, to float32."""
-    mean = torch.tensor(_MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=pixels.device).view(3, 1, 1)
-    return (pixels / 255.0 - mean) / std
+def normalize_(images: torch.Tensor) -> torch.Tensor:
+    """Turn (n, 3, h, w) grey levels 0 .. 255 into ImageNet mean 0 and deviation 1, in place."""
+    mean, std = _statistics(images.device)
+    return images.div_(255.0).sub_(mean).div_(std)
 
 
-def denormalize(tensor: torch.Tensor) -> torch.Tensor:
-    """Undo `normalize`: (n, 3, h, w) float32 to RGB in [0, 255], float32."""
-    mean = torch.tensor(_MEAN, device=tensor.device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=tensor.device).view(3, 1, 1)
-    return (tensor * std + mean) * 255.0
+@functools.cache
+def _statistics(device: torch.device) -> list[torch.Tensor]:
+    with torch.inference_mode(False):  # training uses them as well
+        return [torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD)]
+
+
+class CropBuffer:
+    """Room for the crops of a frame, kept for the next; on the way to a GPU in pinned memory.
+
+    Args:
+        size: side of the crops in pixels.
+        device: where the network wants them.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._size = size
+        self._device = device
+        self._pixels = self._images = torch.empty(0)
+
+    def fill(self, frame: np.ndarray, windows: Sequence[SquareCrop]) -> torch.Tensor:
+        """Cut windows out of a frame: as `extract` and `to_tensor`, without new memory.
+
+        Returns:
+            (n, 3, size, size) float32, until the next call.
+        """
+        n = len(windows)
+        if n > len(self._pixels):
+            shape = (n, self._size, self._size, 3)
+            pinned = self._device.type == "cuda"
+            self._pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+            self._images = torch.empty(shape, device=self._device).permute(0, 3, 1, 2)
+        for window, pixels in zip(windows, self._pixels.numpy(), strict=False):
+            window.extract(frame, out=pixels)
+        pixels = self._pixels[:n].to(self._device, non_blocking=True)
+        return normalize_(self._images[:n].copy_(pixels.permute(0, 3, 1, 2)))

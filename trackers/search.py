@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from trackers.crops import SquareCrop, to_tensor
+from trackers.crops import CropBuffer, SquareCrop, to_tensor
+from trackers.fast import FrameBuffer, Recording
+from trackers.packed import PackedLinears, packing_available
 
 # What a network keeps of the templates of b objects: tuples of tensors whose first axis is b. It is
 # never changed, only replaced. How many there are in a tuple is up to the network.
@@ -30,17 +33,37 @@ class Sight:
     more: np.ndarray  # float32 (k,): what else the tracker's `_look` returns
 
 
-@dataclass
 class Searcher:
     """Runs the network on all windows at once, and reads what it says in one copy.
 
     Args:
+        size: side of the search crops in pixels.
         device: where the network lives.
+        dtype: of its backbone.
+        record: cut out crops on the device and record the network's runs; see fast.py.
     """
 
-    device: torch.device
-    # By the shapes of a cache: those that were last searched together, and the same as one batch.
-    _joined: dict[tuple[torch.Size, ...], tuple[list[Cache], Cache]] = field(default_factory=dict)
+    def __init__(
+        self,
+        size: int,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        record: bool = False,
+    ) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._buffer = FrameBuffer(device) if record else CropBuffer(size, device)
+        self._recordings: dict[object, tuple[Recording, Cache]] | None = {} if record else None
+        packed = device.type == "cpu" and packing_available()
+        # The context in which the network is to be run.
+        self.kernels: AbstractContextManager[Any] = PackedLinears() if packed else nullcontext()
+        # By the shapes of a cache: those that were last searched together, as one batch.
+        self._joined: dict[object, tuple[list[Cache], Cache]] = {}
+
+    def to_tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Normalise (size, size, 3) uint8 crops, e.g. of templates, as the network wants them."""
+        return to_tensor(images, self._device).to(self._dtype)
 
     @torch.inference_mode()
     def __call__(
@@ -58,21 +81,25 @@ class Searcher:
         Returns:
             One for each that is asked, in their order.
         """
-        groups: dict[tuple[torch.Size, ...], list[int]] = {}
+        groups: dict[object, list[int]] = {}
         for i, (cache, _) in enumerate(asked):
             groups.setdefault(_shapes(cache), []).append(i)
         sights: dict[int, Sight] = {}
         for members in groups.values():
             windows = [asked[i][1] for i in members]
-            crops = to_tensor([window.extract(frame) for window in windows], self.device)
-            numbers = look(crops, self._join([asked[i][0] for i in members])).cpu().numpy()
+            crops = self._buffer.fill(frame, windows).to(self._dtype)
+            cache = self._join([asked[i][0] for i in members])
+            with self.kernels:
+                numbers = self._run(look, crops, cache).cpu().numpy()
             for i, window, row in zip(members, windows, numbers, strict=True):
-                sights[i] = Sight(window, window.to_frame(row[:4]), float(row[4]), row[5:])
+                sights[i] = Sight(window, window.to_frame(row[:4]), float(row[4]), row[5:].copy())
         return [sights[i] for i in range(len(asked))]
 
     def _join(self, caches: list[Cache]) -> Cache:
         """One batch of them, copied only when one has changed since the last time."""
         first = caches[0]
+        if len(caches) == 1:
+            return first
         if all(cache is first for cache in caches):
             return [tuple(t.expand(len(caches), *t.shape[1:]) for t in group) for group in first]
         parts, joined = self._joined.get(_shapes(first), ([], []))
@@ -83,6 +110,24 @@ class Searcher:
             ]
             self._joined[_shapes(first)] = caches, joined
         return joined
+
+    def _run(self, look: Look, crops: torch.Tensor, cache: Cache) -> torch.Tensor:
+        if self._recordings is None:
+            return look(crops, cache)
+        flat = [tensor for group in cache for tensor in group]
+        width = len(cache[0])
+
+        def run(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+            crops, *flat = inputs
+            groups = [tuple(flat[i : i + width]) for i in range(0, len(flat), width)]
+            return look(crops, groups)
+
+        key = len(crops), _shapes(cache)
+        if key not in self._recordings:
+            self._recordings[key] = Recording(run, [crops, *flat]), cache
+        recording, last = self._recordings[key]
+        self._recordings[key] = recording, cache
+        return recording([crops, *([None] * len(flat) if cache is last else flat)])
 
 
 def _shapes(cache: Cache) -> tuple[torch.Size, ...]:

@@ -31,7 +31,6 @@ from torch import nn
 from checkpoints import WeightsRecord
 from trackers.base import Mode, register
 from trackers.crop_tracker import CropTracker
-from trackers.crops import to_tensor
 from trackers.models.layers import AttentionHeads, DropPath, Mlp, PatchEmbed, conv_norm_relu
 from trackers.search import Cache
 
@@ -109,12 +108,19 @@ class DividingAttention(AttentionHeads):
         attention = masked_softmax(q @ k.mT / math.sqrt(q.shape[-1]), allowed)
         return self._join_heads(attention.to(v) @ v), division
 
-    @staticmethod
-    def _divide(predict: nn.Module, x: torch.Tensor, templates: int, threshold: float) -> Division:
+    def _divide(
+        self, predict: nn.Module, x: torch.Tensor, templates: int, threshold: float
+    ) -> Division:
         target = x[:, :templates].amax(dim=1, keepdim=True)  # channel by channel
         search = x[:, templates:]
         logits = predict(torch.cat([search, target.expand_as(search)], dim=-1))
         keep = logits.softmax(dim=-1)[..., 0]
+        if self.training:
+            # Nothing but the loss of the box teaches the predictor. So the decision is drawn with
+            # its probability, and gradients pass it as if it had not been rounded (Jang et al.,
+            # "Categorical Reparameterization with Gumbel-Softmax", 2017); temperature 1.
+            drawn = F.gumbel_softmax(logits.float().log_softmax(dim=-1), hard=True)
+            return Division(keep, drawn[..., 1].to(x.dtype))
         mixed = keep < threshold if threshold else logits[..., 1] > logits[..., 0]
         return Division(keep, mixed.to(x.dtype))
 
@@ -255,8 +261,7 @@ class GRMOutput:
 class GRM(nn.Module):
     """The network: a template crop and a search crop in, maps and box out.
 
-    In training, too, it divides by `threshold`: upstream's Gumbel sampling, through which the
-    predictors learn, is not here.
+    In training mode the division is drawn, with the predicted probabilities.
 
     Args:
         search_size: side of the search crop in pixels, a multiple of 16.
@@ -299,9 +304,10 @@ class GRM(nn.Module):
             template: (b, 3, z, z), z = `template_size`, normalized as by `crops.to_tensor`.
             search: (b, 3, x, x), x = `search_size`.
             threshold: a search token meets the template when its probability of staying alone is
-                below this; 0: when that is the less likely of the two.
+                below this; 0: when that is the less likely of the two. Training does not use it.
         """
         tokens, divisions = self.backbone(template, search, threshold)
+        tokens = tokens.to(next(self.box_head.parameters()))  # from bfloat16
         grid = self.search_size // PatchEmbed.patch
         score, size, offset = self.box_head(tokens.mT.unflatten(2, (grid, grid)))
         boxes, _ = decode(score, size, offset)
@@ -359,7 +365,7 @@ class GRMTracker(CropTracker):
         return torch.cat([boxes, scores], dim=1)
 
     def _begin(self, frame: np.ndarray) -> None:
-        self._cache = [(to_tensor([self._template_crop(frame)], self.device),)]
+        self._cache = [(self._searcher.to_tensor([self._template_crop(frame)]),)]
 
     def _renew(self, frame: np.ndarray) -> None:
         self._begin(frame)

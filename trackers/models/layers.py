@@ -73,9 +73,25 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
+        # MixFormerV2 may be about to lose all hidden units but the first: see `fade`.
+        self._kept, self._coefficient = hidden, 1.0
+
+    def fade(self, kept: int, coefficient: float) -> None:
+        """Weigh what hidden units behind the first `kept` add: 1 as ever, 0 as if cut off.
+
+        Until `kept` is all of them again those units are frozen.
+        """
+        self._kept, self._coefficient = kept, coefficient
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        if self._kept == self.fc1.out_features:
+            return self.fc2(F.gelu(self.fc1(x)))
+        k, weight1, bias1, weight2 = self._kept, self.fc1.weight, self.fc1.bias, self.fc2.weight
+        kept = F.linear(F.gelu(F.linear(x, weight1[:k], bias1[:k])), weight2[:, :k], self.fc2.bias)
+        if self._coefficient == 0:
+            return kept
+        hidden = F.gelu(F.linear(x, weight1[k:].detach(), bias1[k:].detach()))
+        return torch.add(kept, F.linear(hidden, weight2[:, k:].detach()), alpha=self._coefficient)
 
 
 class DropPath(nn.Module):

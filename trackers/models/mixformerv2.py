@@ -31,7 +31,6 @@ from checkpoints import WeightsRecord
 from trackers.base import Mode, Track, register
 from trackers.boxes import xywh_to_xyxy, xyxy_to_cxcywh
 from trackers.crop_tracker import CropTracker
-from trackers.crops import to_tensor
 from trackers.models.layers import (
     KeysValues,
     MixedBlock,
@@ -80,7 +79,7 @@ class Backbone(nn.Module):
 
     def search_tokens(self, search: torch.Tensor) -> torch.Tensor:
         """(b, 3, x, x) to (b, x * x / 256 + 4, dim), the prediction tokens l, r, t, b last."""
-        prediction = (self.reg_tokens + self.pos_embed_reg).expand(len(search), -1, -1)
+        prediction = (self.reg_tokens + self.pos_embed_reg).expand(search.shape[0], -1, -1)
         return torch.cat([self.patch_embed(search) + self.pos_embed_s, prediction], dim=1)
 
 
@@ -147,6 +146,8 @@ class MixFormerV2(nn.Module):
         drop_path: stochastic depth of the last block in training, rising to it from 0.
         removed_blocks: blocks that distillation is about to remove (paper, section 3.3): they are
             frozen, and `set_removal_coefficient` fades them out.
+        kept_hidden: hidden channels that distillation is about to leave of each other block's MLP,
+            the first ones; the rest is frozen and faded out likewise. None: all stay.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class MixFormerV2(nn.Module):
         score_head: bool = True,
         drop_path: float = 0.1,
         removed_blocks: Sequence[int] = (),
+        kept_hidden: int | None = None,
     ) -> None:
         super().__init__()
         self.search_size = search_size
@@ -178,14 +180,22 @@ class MixFormerV2(nn.Module):
         )
         self.box_head = BoxHead(dim, feat_sz)
         self.score_head = ScoreHead(dim) if score_head else None
+        self.kept_hidden = kept_hidden
         self.removed_blocks = tuple(removed_blocks)
         for index in self.removed_blocks:
             self.backbone.blocks[index].requires_grad_(False)
 
     def set_removal_coefficient(self, coefficient: float) -> None:
-        """Weigh the residual branches of the removed blocks: 1 as ever, 0 as if they were gone."""
-        for index in self.removed_blocks:
-            self.backbone.blocks[index].coefficient = coefficient
+        """Weigh what is to be removed: 1 as ever, 0 as if it were gone.
+
+        That is the residual branches of `removed_blocks`, and what the hidden channels behind
+        `kept_hidden` add in the other blocks.
+        """
+        for index, block in enumerate(self.backbone.blocks):
+            if index in self.removed_blocks:
+                block.coefficient = coefficient
+            elif self.kept_hidden is not None:
+                block.mlp.fade(self.kept_hidden, coefficient)
 
     def forward(
         self, template: torch.Tensor, online_template: torch.Tensor, search: torch.Tensor
@@ -232,7 +242,7 @@ class MixFormerV2(nn.Module):
         return self._predict(features)
 
     def _predict(self, features: list[torch.Tensor]) -> MixFormerV2Output:
-        tokens = features[-1][:, -4:]
+        tokens = features[-1][:, -4:].to(next(self.box_head.parameters()))  # from bfloat16
         logits = self.box_head(tokens)
         probabilities = logits.softmax(dim=-1)
         # Bin k stands for the position k / feat_sz, without half a bin: 1.0 is out of reach.
@@ -322,8 +332,9 @@ class MixFormerV2Tracker(CropTracker):
 
     @torch.inference_mode()
     def _encode(self) -> None:
-        crops = to_tensor([self._first, *self.templates.online], self.device)
-        self._cache = self.network.encode_templates(crops[None])
+        crops = self._searcher.to_tensor([self._first, *self.templates.online])
+        with self._searcher.kernels:
+            self._cache = self.network.encode_templates(crops[None])
 
 
 # ---------------------------------------------------------------------------- presets and weights
