@@ -33,9 +33,10 @@ def _show(bar: tqdm, done: int, total: int) -> None:
 
 def _parse_box(text: str) -> list[float]:
     try:
-        return [float(value) for value in text.split(",")]
+        x0, y0, x1, y1 = (float(value) for value in text.split(","))
     except ValueError:
         raise InputError(f"The box {text!r} is not four numbers x0,y0,x1,y1.") from None
+    return [x0, y0, x1, y1]
 
 
 def list_() -> int:
@@ -80,6 +81,8 @@ def track(
     from trackers.evaluation.run import Contestant
 
     corners = _parse_box(box)
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder: give the name of a file in it.")
     contestant = Contestant(
         tracker,
         device=device,

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import checkpoints
 from media.command_line import build_parser
-from trackers import list_trackers
+from trackers import build_network, list_trackers
 from trackers.__main__ import COMMANDS, main
 from trackers.datasets import list_datasets
 
@@ -141,6 +142,9 @@ def test_hidden_truth_ends_in_an_archive(run: Run, data: Path, tmp_path: Path) -
         (("track", "DATA/a/img", "--box", "1,2,3", "--tracker", "opencv:KCF"), "four numbers"),
         (("track", "DATA/a/img", "--box", "1,2,3,x"), "not four numbers x0,y0,x1,y1"),
         (("track", "nothing.mp4", "--box", "1,2,3,4"), "nothing.mp4 does not exist"),
+        (("track", "DATA/a/img", "--box", "1,2,3,4", "--out", "DATA"), "data is a folder"),
+        (("track", "DATA/a/img", "--box", "5,2,3,4", "--out", "r"), "has no area"),
+        (("track", "DATA/a/img", "--box", "500,2,510,4", "--out", "r"), "lies outside of the 120"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_2_with_one_sentence(
@@ -152,6 +156,34 @@ def test_bad_input_ends_in_2_with_one_sentence(
     errors = [line for line in told.splitlines() if line.startswith("Error: ")]
     assert code == 2 and shown == "" and len(errors) == 1 and sentence in errors[0]
     assert "Traceback" not in told and not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state.pop("box_head.layers.0.0.bias"), "1 of 66 keys are missing (box_head"),
+        (lambda state: state.update(more=torch.zeros(1)), "1 keys are unknown (more"),
+        (
+            lambda state: state.update(build_network("mixformerv2_student8").state_dict()),
+            "48 keys are unknown",
+        ),
+    ],
+)
+def test_weights_of_another_network(
+    change: Callable[[dict[str, torch.Tensor]], object],
+    sentence: str,
+    run: Run,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    state = dict(build_network("mixformerv2_small").state_dict())
+    change(state)
+    torch.save({"net": state}, tmp_path / "some.pth.tar")
+    words = ("track", data / "a" / "img", "--box", "20,30,50,54", "--out", tmp_path / "boxes.csv")
+    code, _, told = run(*words, "--weights", tmp_path / "some.pth.tar")
+    assert code == 2 and len(told.splitlines()) == 1
+    assert "some.pth.tar do not fit mixformerv2_small" in told and sentence in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "some.pth.tar"]
 
 
 def test_missing_weights_end_in_1(

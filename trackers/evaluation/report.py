@@ -108,20 +108,21 @@ def summary(reports: Series[TrackerReport], scoring: Scoring) -> list[list[str]]
 
 
 def details(reports: Series[TrackerReport], scoring: Scoring) -> list[list[str]]:
-    """A row of text per sequence; per tracker its first score and precision in percent, and fps."""
+    """A row of text per sequence; per tracker its first score, P and PNorm in percent, and fps."""
     title = next(iter(columns(reports[0].scores, scoring)))
-    titles = (title, "P", "fps")
+    titles = (title, "P", "PNorm", "fps")
     rows = [["sequence", *(f"{report.label} {t}" for report in reports for t in titles)]]
     for name in dict.fromkeys(name for report in reports for name in report.by_sequence):
         row = [name]
         for report in reports:
             scores = report.by_sequence.get(name)
             row += (
-                ["-"] * 2
+                ["-"] * 3
                 if scores is None
                 else [
                     f"{100 * _headline(scores, scoring):.1f}",
                     f"{100 * scores.precision_20:.1f}",
+                    f"{100 * scores.normalized_20:.1f}",
                 ]
             )
             row.append(_number(report.fps.get(name, float("nan"))))
@@ -189,7 +190,9 @@ def _plot(
     axes.set(xlim=(thresholds[0], thresholds[-1]), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, dpi=150, format="png")
+    part.replace(path)
 
 
 _PAGE = """<!doctype html>
@@ -231,7 +234,8 @@ def write_report(reports: Series[TrackerReport], dataset: Dataset, folder: str |
     missing = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
     part = "" if dataset.split == "all" else f" {dataset.split}"
     page = place / "report.html"
-    page.write_text(
+    unfinished = page.with_name(page.name + ".part")
+    unfinished.write_text(
         _PAGE.format(
             title=escape(f"{dataset.title}{part}: {len(dataset)} sequences"),
             summary=_as_html(summary(reports, dataset.scoring)),
@@ -242,4 +246,5 @@ def write_report(reports: Series[TrackerReport], dataset: Dataset, folder: str |
         ),
         encoding="utf-8",
     )
+    unfinished.replace(page)
     return page

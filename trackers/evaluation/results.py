@@ -90,7 +90,9 @@ class Results:
                 " name these with --label, or replace those with --overwrite."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -107,10 +107,13 @@ def follow(tracker: Tracker, sequence: Sequence) -> tuple[np.ndarray, np.ndarray
     for i in range(len(sequence)):
         frame = sequence[i]
         began = time.perf_counter()
-        if i == 0:
-            tracker.initialize(frame, xywh_to_xyxy(first))
-        else:
-            boxes.append(xyxy_to_xywh(tracker.track(frame).box.astype(np.float64)))
+        try:
+            if i == 0:
+                tracker.initialize(frame, xywh_to_xyxy(first))
+            else:
+                boxes.append(xyxy_to_xywh(tracker.track(frame).box.astype(np.float64)))
+        except InputError as error:
+            raise InputError(f"Frame {i} of {sequence.name}: {error}") from error
         seconds.append(time.perf_counter() - began)
         if not np.isfinite(boxes[-1]).all():
             raise InputError(f"The tracker gave no numbers for frame {i} of {sequence.name}.")

@@ -45,7 +45,7 @@ def test_details_and_missing(dataset: Dataset, both: list[Results]) -> None:
     assert reports[1].missing == {"b": "The result for b has 1 boxes for 4 frames."}
     assert summary(reports, "folder")[1][-1] == "1 of 2"
     rows = details(reports, "folder")
-    assert rows[0][:3] == ["sequence", "<good> AUC", "<good> P"]
+    assert rows[0][:5] == ["sequence", "<good> AUC", "<good> P", "<good> PNorm", "<good> fps"]
     assert [row[0] for row in rows[1:]] == ["a"] and rows[1][-1] == "-"
     assert as_text(rows).splitlines()[1].startswith("a   ")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from checkpoints import WeightsRecord
 from media import InputError
@@ -109,6 +110,20 @@ def test_failures_are_listed_and_the_rest_goes_on(
     assert not any("\n" in sentence for sentence in told)
     assert files(results) == ["good.txt", "good_time.txt", "settings.json"]
     assert evaluate(dataset, Fake("steps"), results).kept == ["good"]  # and tries the others again
+
+
+def test_what_the_tracker_refuses_names_sequence_and_frame(
+    sequences: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = sequences(grows=4, outside=3, small=3)
+    Image.new("RGB", (100, 80)).save(root / "grows" / "img" / "0003.png")
+    (root / "outside" / "groundtruth.txt").write_text("500,30,30,24\n" * 3)
+    dataset = open_dataset("folder", root)
+    contestant = Contestant("opencv:KCF", device="cpu")
+    outcome = evaluate(dataset, contestant, Results(tmp_path, "x", dataset))
+    assert outcome.done == ["small"]
+    assert outcome.failed["grows"].startswith("Frame 2 of grows: This frame is 100 x 80 pixels but")
+    assert outcome.failed["outside"].startswith("Frame 0 of outside: The box 500, 30, 530, 54 lies")
 
 
 @pytest.mark.parametrize(
