@@ -12,8 +12,23 @@ class Cancelled(Exception):
     """The user stopped the run."""
 
 
+class Failed(Exception):
+    """A run in another process failed.
+
+    Args:
+        sentence: for the user.
+        code: the exit code that goes with it.
+    """
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """One sentence for the user and the exit code: 1 a failed run, 2 input that cannot be used."""
+    if isinstance(error, Failed):
+        return str(error), error.code
     if isinstance(error, InputError):
         return str(error), EXIT_BAD_INPUT
     if isinstance(error, CheckpointError):

@@ -14,17 +14,18 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from demo.failures import EXIT_BAD_INPUT, Cancelled, explain
+from demo.failures import EXIT_BAD_INPUT, Cancelled, Failed, explain
 from demo.project import ObjectPrompt, Settings, Task, link
 from demo.run import Result
-from demo.run import run as run_once
+from demo.worker import Picture, Worker
 from media import InputError
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
-# Like `demo.run.run`.
+# Like `demo.worker.Worker`.
 Run = Callable[..., Result]
 
 ARCHIVE = "masks_and_tracks.zip"
@@ -67,7 +68,9 @@ class Job:
     error: str = ""
     result: Result | None = None
     files: list[Path] = field(default_factory=list)
+    picture: Picture | None = None  # the frame that was worked on last
     stop: threading.Event = field(default_factory=threading.Event)
+    pause: threading.Event = field(default_factory=threading.Event)
     ended: float = 0.0
 
     @property
@@ -82,7 +85,7 @@ def publish(result: Result, shelf: Path) -> list[Path]:
     A later run leaves these files alone, although it writes to the same results.
     """
     shelf.mkdir(mode=0o700)
-    videos = [p for p in result.outputs if p.suffix == ".mp4"]
+    videos = [p for p in result.outputs if p.suffix in (".mp4", ".webm", ".mov")]
     for video in videos:
         link(video, shelf / video.name)
     others = [p for p in result.outputs if p not in videos] + [result.folder / "run.json"]
@@ -95,18 +98,23 @@ def publish(result: Result, shelf: Path) -> list[Path]:
 
 
 class Jobs:
-    """The queue, with one worker thread for each device.
+    """The queue, with one worker process for each device and a thread that waits for it.
 
     Args:
-        run: does a job; a test puts something quicker in its place.
+        new_run: makes what does the jobs of one device; a test puts something quicker in its place.
         max_waiting: jobs that may wait for one device before a new one is turned away.
         keep_seconds: how long a job that has ended can still be found.
     """
 
     def __init__(
-        self, run: Run = run_once, *, max_waiting: int = 16, keep_seconds: float = 86_400.0
+        self,
+        new_run: Callable[[], Run] = Worker,
+        *,
+        max_waiting: int = 16,
+        keep_seconds: float = 86_400.0,
     ) -> None:
-        self._run = run
+        self._new_run = new_run
+        self._runs: dict[str, Run] = {}
         self._max_waiting = max_waiting
         self._keep_seconds = keep_seconds
         self._jobs: dict[str, Job] = {}  # in the order they were submitted
@@ -143,6 +151,7 @@ class Jobs:
                 )
             if device not in self._workers:
                 self._workers[device] = ThreadPoolExecutor(1, thread_name_prefix=f"job-{device}")
+                self._runs[device] = self._new_run()
             job = Job(device, settings.do)
             self._jobs[job.id] = job
             self._workers[device].submit(
@@ -159,19 +168,26 @@ class Jobs:
             others = list(self._jobs.values())
         return sum(j.device == job.device and j.active for j in others[: others.index(job)])
 
+    def pause(self, job: Job, on: bool) -> None:
+        """Let a job stand still after the frame it is working on, or go on."""
+        job.pause.set() if on else job.pause.clear()
+
     def cancel(self, job: Job) -> None:
-        """End a job: a waiting one at once, a running one at its next frame."""
+        """End a job: a waiting one at once, a running one within a second or so."""
         job.stop.set()
         with self._lock:
             if job.state == "waiting":
                 job.state, job.ended = "cancelled", time.monotonic()
 
     def close(self) -> None:
-        """Cancel everything and wait for the frames that are being worked on."""
+        """Cancel everything and wait until it has ended."""
         for job in list(self._jobs.values()):
             self.cancel(job)
         for worker in self._workers.values():
             worker.shutdown()
+        for run in self._runs.values():
+            if isinstance(run, Worker):
+                run.close()
 
     def _forget_old(self) -> None:
         limit = time.monotonic() - self._keep_seconds
@@ -202,9 +218,9 @@ class Jobs:
             job.state = "running"
         state: State = "failed"
         try:
-            result = self._run(
-                source, folder, objects, settings,
-                report=report, cancelled=job.stop.is_set, **options,
+            result = self._runs[job.device](
+                source, folder, objects, settings, report=report, cancelled=job.stop.is_set,
+                paused=job.pause.is_set, picture=partial(setattr, job, "picture"), **options,
             )  # fmt: skip
             job.files = publish(result, shelves / job.id)
             job.result = result
@@ -213,7 +229,7 @@ class Jobs:
             state = "cancelled"
         except Exception as error:
             job.error, code = explain(error)
-            if code != EXIT_BAD_INPUT:
+            if code != EXIT_BAD_INPUT and not isinstance(error, Failed):  # which was logged there
                 logger.exception("A job failed.")
         job.ended = time.monotonic()
         job.state = state  # last: whoever sees it finds the rest in place

@@ -189,7 +189,7 @@ def follow(
     segments: Sequence[Segment],
     boxes: Mapping[tuple[int, int], np.ndarray],
     tracker: MultiTracker,
-) -> Iterator[tuple[int, dict[Segment, Track]]]:
+) -> Iterator[tuple[int, Frame, dict[Segment, Track]]]:
     """Follow objects through their segments.
 
     What a segment shows depends on its own key frame and the object's first one, and on no other:
@@ -198,7 +198,7 @@ def follow(
     Args:
         boxes: where each object is on its key frames, by (object id, frame index).
 
-    Yields (frame index, {segment: track}), in the order of `walk`.
+    Yields (frame index, frame, {segment: track}), in the order of `walk`.
     """
     running: dict[int, Segment] = {}
     for index, frame, here in walk(reader, segments):
@@ -219,7 +219,7 @@ def follow(
                 tracker.add(number, reader[first], boxes[number, first])
                 tracker.correct(number, frame, box)
             found[segment] = Track(box=box, score=1.0)
-        yield index, found
+        yield index, frame, found
 
 
 BOX_MARGIN = 0.05
@@ -244,7 +244,7 @@ def cut_out(
     segments: Sequence[Segment],
     given: Mapping[tuple[int, int], Mask],
     segmenter: Segmenter,
-) -> Iterator[tuple[int, dict[Segment, Mask]]]:
+) -> Iterator[tuple[int, Frame, dict[Segment, Mask]]]:
     """Masks of objects in their segments, prompted with the tracked boxes.
 
     On a key frame the user's prompt counts instead: a given mask is taken as it is, points and box
@@ -253,7 +253,8 @@ def cut_out(
     Args:
         given: the masks that are taken as they are, by (object id, frame index).
 
-    Yields (frame index, {segment: mask}), in the order of `walk`; a lost object has an empty mask.
+    Yields (frame index, frame, {segment: mask}), in the order of `walk`; a lost object has an empty
+    mask.
     """
     previous: dict[Segment, Mask] = {}
     for index, frame, here in walk(reader, segments):
@@ -276,7 +277,7 @@ def cut_out(
                 expected = None if own.points is not None else box
                 best = choose_candidate(candidates, box=expected, previous=previous.get(segment))
                 masks[segment] = previous[segment] = clean_mask(best.mask)
-        yield index, masks
+        yield index, frame, masks
 
 
 # ------------------------------------------------------------------------------- pass 2: the videos

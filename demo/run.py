@@ -60,6 +60,8 @@ from trackers import MultiTracker
 
 # Called with (stage, frames done, frames in all).
 Report = Callable[[str, int, int], None]
+# Called with a frame's index and a function that draws what has just been found on it.
+Show = Callable[[int, Callable[[], Frame]], None]
 
 
 @dataclass
@@ -82,6 +84,7 @@ def run(
     overwrite: bool = False,
     report: Report | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    show: Show = lambda index, picture: None,
     models: Models | None = None,
 ) -> Result:
     """Do one video and leave the results in `folder`.
@@ -92,6 +95,7 @@ def run(
         report: called with (stage, frames done, frames in all) after every frame.
         cancelled: asked after every frame; True ends the run with `Cancelled`. What was finished
             before stays and is not done again by the next run.
+        show: called for every frame that is followed, cut out or painted, for people who watch.
         models: hand in the same object again to keep loaded models between runs.
 
     Raises:
@@ -122,7 +126,7 @@ def run(
         project = Project(folder, source, overwrite=overwrite)
         return _Run(
             reader, project, list(objects), given, tracks, masks, settings, span, models, report,
-            cancelled,
+            cancelled, show,
         ).go()  # fmt: skip
 
 
@@ -172,11 +176,12 @@ class _Run:
         models: Models,
         report: Report | None,
         cancelled: Callable[[], bool],
+        show: Show,
     ) -> None:
         self.reader, self.project, self.objects, self.given = reader, project, objects, given
         self.given_tracks, self.given_masks = tracks, masks
         self.settings, self.span, self.models = settings, span, models
-        self.report, self.cancelled = report, cancelled
+        self.report, self.cancelled, self.show = report, cancelled, show
         self.cut = [o for o in objects if o.task(settings.do) != "track"]
         self.painted = [o for o in objects if o.task(settings.do) == "remove"]
         self.outputs: list[Path] = []
@@ -268,19 +273,23 @@ class _Run:
             tracker = self.models.tracker()
             self._weights_of("tracker", tracker)
             total, done = len(set(chain.from_iterable(s.frames for s in fresh))), set[int]()
-            for index, found in follow(self.reader, list(fresh), self._boxes(fresh), tracker):
+            boxes = self._boxes(fresh)
+            for index, frame, found in follow(self.reader, list(fresh), boxes, tracker):
+                points: dict[int, TrackPoint] = {}
                 for segment, track in found.items():
                     x0, y0, x1, y1 = (float(v) for v in track.box)
                     box = None if track.lost else (x0, y0, x1, y1)
-                    fresh[segment].append(TrackPoint(box=box, score=track.score))
+                    points[segment.prompt.id] = TrackPoint(box=box, score=track.score)
+                    fresh[segment].append(points[segment.prompt.id])
+                self.show(index, partial(draw, frame, points, None, self.objects))
                 done.add(index)
                 self.tick("follow", len(done), total)
-            for segment, points in fresh.items():
-                self.project.save_track(self._track_print(segment), points)
+            for segment, made in fresh.items():
+                self.project.save_track(self._track_print(segment), made)
         tracks = Tracks()
         for segment in segments:
-            points = known[segment] or fresh[segment]
-            for index, point in zip(segment.frames, points, strict=True):
+            track_ = known[segment] or fresh[segment]
+            for index, point in zip(segment.frames, track_, strict=True):
                 tracks.put(index, segment.prompt.id, point)
         return tracks
 
@@ -313,9 +322,12 @@ class _Run:
             segmenter = self.models.segmenter()
             self._weights_of("segmenter", segmenter)
             total, done = len(set(chain.from_iterable(s.frames for s in missing))), set[int]()
-            for index, masks in cut_out(self.reader, tracks, missing, self.given, segmenter):
+            for index, frame, masks in cut_out(self.reader, tracks, missing, self.given, segmenter):
                 for segment, mask in masks.items():
                     folders[segment].write(index, mask)
+                shown = {segment.prompt.id: mask for segment, mask in masks.items()}
+                here = {number: tracks.at(index)[number] for number in shown}
+                self.show(index, partial(draw, frame, here, shown, self.objects))
                 done.add(index)
                 self.tick("cut out", len(done), total)
         by_frame: dict[int, dict[int, MaskFolder]] = {}
@@ -362,8 +374,13 @@ class _Run:
         self._weights_of("inpainter", inpainter)
         folders = self._masks()
         masks = MaskUnion(folders[o.id] for o in self.painted)
-        frames = repaint(self.reader, masks, self.span, inpainter, self.poll)
-        self._write("removed.mp4", frames, "paint away")
+
+        def painted() -> Iterator[tuple[int, Frame]]:
+            for index, frame in repaint(self.reader, masks, self.span, inpainter, self.poll):
+                self.show(index, partial(np.asarray, frame))
+                yield index, frame
+
+        self._write("removed.mp4", painted(), "paint away")
         self.notes += inpainter.notes
 
     def _export(self, name: str, tracks: Tracks) -> None:

@@ -275,8 +275,7 @@ class Session:
             raise InputError("Click the object in the picture first.")
         self.job = jobs.submit(
             self.source, self.folder / "results", [self._prompt(self.pointed)],
-            replace(settings, do=do), shelves=self.folder.parent, models=self._models,
-            budget=self._budget,
+            replace(settings, do=do), shelves=self.folder.parent, budget=self._budget,
         )  # fmt: skip
         return self.job
 

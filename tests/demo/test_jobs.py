@@ -16,6 +16,7 @@ from demo.failures import Cancelled
 from demo.jobs import Job, Jobs, Progress
 from demo.project import Settings
 from demo.run import Result
+from demo.worker import Picture
 from media import InputError
 
 
@@ -38,6 +39,8 @@ class Steps:
         *,
         report: Callable[[str, int, int], None],
         cancelled: Callable[[], bool],
+        paused: Callable[[], bool],
+        picture: Callable[[Picture], None],
         **options: Any,
     ) -> Result:
         self.began.append(source.name)
@@ -48,6 +51,9 @@ class Steps:
             for done in range(1, self.total + 1):
                 assert self.frame.acquire(timeout=20)
                 report("follow", done, self.total)
+                picture((done, b"jpeg"))
+                while paused():
+                    time.sleep(0.005)
                 if cancelled():
                     raise Cancelled("stopped")
         finally:
@@ -69,7 +75,7 @@ def steps() -> Steps:
 
 @pytest.fixture
 def jobs(steps: Steps) -> Iterator[Jobs]:
-    queue = Jobs(steps)
+    queue = Jobs(lambda: steps)
     yield queue
     steps.frame.release(100)
     queue.close()
@@ -77,9 +83,7 @@ def jobs(steps: Steps) -> Iterator[Jobs]:
 
 def submit(jobs: Jobs, folder: Path, name: str = "a", device: str = "cpu") -> Job:
     (folder / "run.json").write_text("{}")
-    return jobs.submit(
-        Path(name), folder, [], Settings(device=device), shelves=folder, models="shared"
-    )
+    return jobs.submit(Path(name), folder, [], Settings(device=device), shelves=folder, budget=None)
 
 
 def test_progress_is_seen_and_the_job_is_found_by_its_id(
@@ -98,7 +102,7 @@ def test_progress_is_seen_and_the_job_is_found_by_its_id(
     steps.frame.release()
     wait_for(lambda: job.state == "done")
     assert job.result is not None and job.result.folder == tmp_path
-    assert steps.options == {"models": "shared"}
+    assert steps.options == {"budget": None}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,17 @@ def test_cancel_ends_a_running_job_at_the_next_frame(
     assert job.progress.done == 2 and job.result is None and not job.error
 
 
+def test_a_paused_job_stands_still_and_goes_on(jobs: Jobs, steps: Steps, tmp_path: Path) -> None:
+    job = submit(jobs, tmp_path)
+    wait_for(lambda: job.state == "running")
+    jobs.pause(job, True)
+    steps.frame.release(100)
+    time.sleep(0.1)
+    assert job.progress.done == 1 and job.picture == (1, b"jpeg") and job.active
+    jobs.pause(job, False)
+    wait_for(lambda: job.state == "done")
+
+
 def test_cancel_ends_a_waiting_job_at_once(jobs: Jobs, steps: Steps, tmp_path: Path) -> None:
     first, second, third = (submit(jobs, tmp_path, name) for name in "abc")
     jobs.cancel(second)
@@ -167,7 +182,7 @@ def test_a_failure_is_a_sentence_and_the_next_job_runs(
             raise error
         return Result(folder, [], [], {})
 
-    jobs = Jobs(run)
+    jobs = Jobs(lambda: run)
     bad, good = submit(jobs, tmp_path, "bad"), submit(jobs, tmp_path, "good")
     wait_for(lambda: good.state == "done")
     assert bad.state == "failed" and sentence in bad.error and bad.result is None
@@ -175,7 +190,7 @@ def test_a_failure_is_a_sentence_and_the_next_job_runs(
 
 
 def test_too_many_waiting_jobs_are_turned_away(steps: Steps, tmp_path: Path) -> None:
-    jobs = Jobs(steps, max_waiting=2)
+    jobs = Jobs(lambda: steps, max_waiting=2)
     first = submit(jobs, tmp_path)
     wait_for(lambda: first.state == "running")
     submit(jobs, tmp_path)
@@ -189,7 +204,7 @@ def test_too_many_waiting_jobs_are_turned_away(steps: Steps, tmp_path: Path) -> 
 def test_close_stops_the_running_job_and_drops_the_waiting_one(
     steps: Steps, tmp_path: Path
 ) -> None:
-    jobs = Jobs(steps)
+    jobs = Jobs(lambda: steps)
     first, second = submit(jobs, tmp_path, "a"), submit(jobs, tmp_path, "b")
     wait_for(lambda: first.state == "running")
     closing = threading.Thread(target=jobs.close)
@@ -202,7 +217,7 @@ def test_close_stops_the_running_job_and_drops_the_waiting_one(
 
 
 def test_what_ended_long_ago_is_forgotten(steps: Steps, tmp_path: Path) -> None:
-    jobs = Jobs(steps, keep_seconds=0.0)
+    jobs = Jobs(lambda: steps, keep_seconds=0.0)
     steps.frame.release(100)
     old = submit(jobs, tmp_path)
     wait_for(lambda: old.state == "done")
@@ -223,7 +238,7 @@ def test_a_finished_run_is_laid_out_for_download_and_a_later_one_leaves_it_alone
         outputs = [folder / name for name in ("tracks.csv", "tracked.mp4", "masks")]
         return Result(folder, outputs, [], {})
 
-    jobs = Jobs(run)
+    jobs = Jobs(lambda: run)
     results = tmp_path / "results"
     results.mkdir()
     first, second = (

@@ -20,14 +20,15 @@ from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
 from demo.wording import STAGES, STEPS
 from media import InputError
-from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, square_box
+from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, run_here, square_box
 
 pytestmark = pytest.mark.usefixtures("colour_models")
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    space = Workspace(Options(tmp_path / "work", settings=Settings(device="cpu")))
+    options = Options(tmp_path / "work", settings=Settings(device="cpu"))
+    space = Workspace(options, Jobs(lambda: run_here))
     yield space
     space.close()
 
@@ -238,7 +239,9 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
         (folder / "run.json").write_text("{}")
         return runs.Result(folder, [], [], {})
 
-    space = Workspace(Options(tmp_path / "work", settings=Settings(device="cpu")), Jobs(run))
+    space = Workspace(
+        Options(tmp_path / "work", settings=Settings(device="cpu")), Jobs(lambda: run)
+    )
     session = space.open(clip, "a.mp4")
     session.point(0, *middle(0), 1)
     session.start(space.jobs, "track", Settings(device="cpu"))

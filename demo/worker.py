@@ -1,0 +1,207 @@
+"""Runs in a process of their own: one can be ended at any moment, and a crash hurts nobody else.
+
+    queue (demo/jobs.py)  --request-->  child: demo.run.run, with models that stay loaded
+                          <--progress, pictures, result or sentence--
+
+The child is asked to stop and is killed when it has not done so within a second: an encoder or an
+inpainter may well be busy for ten. What it had finished is on disk, and the next run goes on there.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import pickle
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from demo.failures import EXIT_BAD_INPUT, EXIT_FAILED, Cancelled, Failed, explain
+from demo.pipeline import Models, choose_models
+from demo.project import ObjectPrompt, Settings
+from demo.run import Report, Result
+from demo.run import run as run_once
+
+GRACE = 1.0  # seconds in which a run may end by itself after it was cancelled
+_POLL = 0.05  # seconds between two looks at what the user wants
+_PICTURE_SECONDS = 0.4  # between two pictures of the work under way
+_PICTURE_SIDE = 640  # pixels
+
+logger = logging.getLogger(__name__)
+
+Picture = tuple[int, bytes]  # frame index, JPEG
+
+
+# ------------------------------------------------------------------------------------- in the child
+
+
+def _serve(requests: Connection, stop: Event, pause: Event, run: Callable[..., Result]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the server, which ends us
+    models: Any = None
+    chosen: Any = None
+
+    def cancelled() -> bool:
+        while pause.is_set() and not stop.is_set():
+            time.sleep(_POLL)
+        return stop.is_set()
+
+    while True:
+        try:
+            source, folder, objects, settings, options = requests.recv()
+        except EOFError:
+            return
+        last = -np.inf
+
+        def report(stage: str, done: int, total: int) -> None:
+            requests.send(("progress", (stage, done, total)))
+
+        def show(index: int, picture: Callable[[], np.ndarray]) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PICTURE_SECONDS:
+                last = time.monotonic()
+                requests.send(("picture", (index, _jpeg(picture()))))
+
+        try:
+            if run is run_once:
+                key = settings.tracker, settings.segmenter, settings.inpainter, settings.device
+                if key != chosen:
+                    models, chosen = Models(settings), key
+                models.settings = choose_models(settings)
+                options = {**options, "models": models}
+            result = run(
+                source, folder, objects, settings,
+                report=report, cancelled=cancelled, show=show, **options,
+            )  # fmt: skip
+            answer: tuple[str, Any] = ("done", result)
+        except Cancelled:
+            answer = ("cancelled", None)
+        except BaseException as error:
+            sentence, code = explain(error)
+            if code != EXIT_BAD_INPUT:
+                logger.exception("A run failed.")
+            answer = ("failed", (sentence, code))
+        requests.send(answer)
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    scale = min(1.0, _PICTURE_SIDE / max(frame.shape[:2]))
+    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return data.tobytes()
+
+
+# ------------------------------------------------------------------------------------ in the server
+
+
+class Worker:
+    """One child process, started when it is first needed and again after it was ended.
+
+    Args:
+        run: what the child calls; something that can be pickled.
+    """
+
+    def __init__(self, run: Callable[..., Result] = run_once) -> None:
+        self._run = run
+        self._context = multiprocessing.get_context("spawn")  # a forked child cannot use a GPU
+        self._process: Any = None
+        self._pipe: Any = None
+        self._stop: Any = None
+        self._pause: Any = None
+
+    def __call__(
+        self,
+        source: Path,
+        folder: Path,
+        objects: Sequence[ObjectPrompt],
+        settings: Settings,
+        *,
+        report: Report,
+        cancelled: Callable[[], bool],
+        paused: Callable[[], bool] = lambda: False,
+        picture: Callable[[Picture], None] = lambda picture: None,
+        **options: Any,
+    ) -> Result:
+        """Do one run, like `demo.run.run`.
+
+        Args:
+            paused: asked many times a second; the run stands still while it is True.
+            picture: called now and then with the frame that has just been worked on.
+            options: what else `demo.run.run` takes and can be pickled.
+
+        Raises:
+            Cancelled: within a second of `cancelled` becoming True.
+            Failed: with the sentence for the user.
+        """
+        self._start()
+        self._stop.clear()
+        self._pause.clear()
+        deadline = None
+        try:
+            self._pipe.send((source, folder, list(objects), settings, options))
+            while True:
+                self._pause.set() if paused() else self._pause.clear()
+                if deadline is None and cancelled():
+                    self._stop.set()
+                    deadline = time.monotonic() + GRACE
+                if deadline is not None and time.monotonic() > deadline:
+                    self.close()
+                    _tidy(folder)
+                    raise Cancelled("Stopped by the user.")
+                if not self._pipe.poll(_POLL):
+                    continue
+                kind, value = self._pipe.recv()
+                if kind == "progress":
+                    report(*value)
+                elif kind == "picture":
+                    picture(value)
+                elif kind == "done":
+                    return value
+                elif kind == "cancelled":
+                    raise Cancelled("Stopped by the user.")
+                else:
+                    raise Failed(*value)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            process = self._process
+            process.join(GRACE)
+            code = process.exitcode
+            self.close()
+            _tidy(folder)
+            raise Failed(
+                f"The run's process ended unexpectedly (code {code}), most likely for want of "
+                "memory; finished steps are kept, so run again with a smaller part of the video.",
+                EXIT_FAILED,
+            ) from None
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            return
+        self._stop, self._pause = self._context.Event(), self._context.Event()
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(
+            target=_serve, args=(theirs, self._stop, self._pause, self._run), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def close(self) -> None:
+        """End the child at once; harmless when there is none."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = None
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed run was in the middle of writing."""
+    for part in folder.glob("*.part"):
+        with suppress(OSError):
+            part.unlink()
