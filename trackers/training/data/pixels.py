@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from trackers.crops import SquareCrop, normalize
+from trackers.crops import SquareCrop, normalize_
 from trackers.training.data.augment import View
 
 Tensors = Mapping[str, torch.Tensor]
@@ -21,7 +21,7 @@ _LARGEST_CUT = 4  # of the picture's area; larger windows are mostly padding, an
 _BLUR_REACH = 6  # pixels; twice the largest deviation
 
 
-def extract(crop: SquareCrop, frame: np.ndarray) -> np.ndarray:
+def extract(crop: SquareCrop, frame: np.ndarray) -> torch.Tensor:
     """`SquareCrop.extract` without OpenCV, equal within 1 grey level.
 
     Args:
@@ -29,22 +29,22 @@ def extract(crop: SquareCrop, frame: np.ndarray) -> np.ndarray:
         frame: (h, w, 3) uint8.
 
     Returns:
-        (size, size, 3) uint8.
+        (3, size, size) uint8.
     """
     window = torch.from_numpy(np.ascontiguousarray(crop.cut(frame)))
     size = (crop.size, crop.size)
-    resized = F.interpolate(window.permute(2, 0, 1)[None], size, mode="bilinear")
-    return resized[0].permute(1, 2, 0).numpy()
+    return F.interpolate(window.permute(2, 0, 1)[None], size, mode="bilinear")[0]
 
 
-def cut(view: View, frame: np.ndarray) -> np.ndarray:
-    """Cut a view's crop out of its picture: (h, w, 3) uint8 to (size, size, 3) uint8."""
+def cut(view: View, frame: np.ndarray) -> torch.Tensor:
+    """Cut a view's crop out of its picture: (h, w, 3) uint8 to (3, size, size) uint8."""
     side = view.crop.side
     if view.warp is None and side * side <= _LARGEST_CUT * frame.shape[0] * frame.shape[1]:
-        return extract(view.crop, frame[:, ::-1] if view.mirrored else frame)
+        crop = extract(view.crop, frame[:, ::-1] if view.mirrored else frame)
+        return crop.flip(2) if view.flipped else crop
     pixels = torch.from_numpy(frame).reshape(-1, 3)
     where = {"base": torch.zeros(1, dtype=torch.int64), **places([view], [frame.shape[:2]])}
-    return cut_batch(pixels, where, view.crop.size)[0].to(torch.uint8).numpy()
+    return cut_batch(pixels, where, view.crop.size)[0].to(torch.uint8)
 
 
 def places(views: Sequence[View], sizes: Sequence[tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -55,6 +55,7 @@ def places(views: Sequence[View], sizes: Sequence[tuple[int, ...]]) -> dict[str,
         "corner": torch.tensor([(crop.left, crop.top) for crop in crops], dtype=torch.int64),
         "side": torch.tensor([crop.side for crop in crops], dtype=torch.int64),
         "mirrored": torch.tensor([view.mirrored for view in views]),
+        "flipped": torch.tensor([view.flipped for view in views]),
     }
     warps = [view.warp for view in views if view.warp is not None]
     if warps:
@@ -67,7 +68,6 @@ def looks(views: Sequence[View]) -> dict[str, torch.Tensor]:
     """What `finish` needs to know of n views."""
     colors = [view.color or (np.eye(3), np.zeros(3)) for view in views]
     found = {
-        "flipped": torch.tensor([view.flipped for view in views]),
         "matrix": torch.from_numpy(np.stack([matrix for matrix, _ in colors])).float(),
         "offset": torch.from_numpy(np.stack([offset for _, offset in colors])).float(),
     }
@@ -90,11 +90,12 @@ def cut_batch(pixels: torch.Tensor, where: Tensors, size: int) -> torch.Tensor:
         size: side of the crops.
 
     Returns:
-        (n, size, size, 3) float32, whole numbers in [0, 255].
+        (n, 3, size, size) float32, whole numbers in [0, 255]; not contiguous.
     """
     at = torch.arange(size, device=pixels.device, dtype=torch.float32)
     side = where["side"].view(-1, 1, 1).float()
     x, y = at.view(1, 1, -1), at.view(1, -1, 1)
+    x = torch.where(where["flipped"].view(-1, 1, 1), size - 1 - x, x)
     warp = where.get("warp")
     if warp is not None:
         middle = (size - 1) / 2
@@ -113,10 +114,12 @@ def cut_batch(pixels: torch.Tensor, where: Tensors, size: int) -> torch.Tensor:
     for row, row_weight in rows:
         start = base + row * width
         for column, column_weight in columns:
-            part = pixels[start + column] * (row_weight * column_weight)[..., None]
-            found = part if found is None else found + part
+            index = start + column
+            part = pixels.index_select(0, index.view(-1)).view(*index.shape, 3)
+            part = part * (row_weight * column_weight)[..., None]
+            found = part if found is None else found.add_(part)
     assert found is not None
-    return found.round()
+    return found.round_().permute(0, 3, 1, 2)
 
 
 def _taps(
@@ -138,24 +141,22 @@ def _taps(
 
 
 def finish(crops: torch.Tensor, look: Tensors) -> torch.Tensor:
-    """Change colours, mirror, blur, erase and normalise n crops.
+    """Change colours, blur, erase and normalise n crops.
 
     Args:
-        crops: (n, size, size, 3) uint8 or float32 in [0, 255].
+        crops: (n, 3, size, size) uint8 or float32 in [0, 255].
         look: `looks` of the views.
 
     Returns:
         (n, 3, size, size) float32, ImageNet mean 0 and deviation 1.
     """
-    n, size = crops.shape[:2]
-    flat = crops.reshape(n, -1, 3).float()
-    flat = torch.baddbmm(look["offset"][:, None], flat, look["matrix"].transpose(1, 2))
-    colored = flat.clamp_(0, 255).view(n, size, size, 3).permute(0, 3, 1, 2)
-    colored = torch.where(look["flipped"].view(-1, 1, 1, 1), colored.flip(3), colored)
+    flat = crops.flatten(2).float()
+    flat = torch.baddbmm(look["offset"][..., None], look["matrix"], flat).clamp_(0, 255)
+    colored = flat.view(crops.shape)
     if "blurred" in look:
         some = look["blurred"]
         colored[some] = _blur(colored[some], look["blur"])
-    finished = normalize(colored)
+    finished = normalize_(colored)
     return _erase(finished, look["erased"]) if "erased" in look else finished
 
 

@@ -32,7 +32,7 @@ class Prepared:
 
     Attributes:
         roles: for template, online (if there are two templates) and search what `finish` needs, and
-            crops (b, size, size, 3) uint8 or what `cut_batch` needs, with the number of the picture
+            crops (b, 3, size, size) uint8 or what `cut_batch` needs, with the number of the picture
             in `picture` (b,) in place of `base` if the batch carries pictures.
         pictures: those: `files` (bytes,) uint8 end to end, `lengths` (j,) bytes of each, `pixels`
             (m, 3) uint8 of those that are decoded already, and `sizes` of all, files first.
@@ -111,7 +111,7 @@ class Preparer(Dataset[Prepared]):
             roles[role] = looks(views)
             if self._carried == "crops":
                 crops = [cut(view, p.content) for view, p in zip(views, pictures, strict=True)]
-                roles[role]["crops"] = torch.from_numpy(np.stack(crops))
+                roles[role]["crops"] = torch.stack(crops)
                 continue
             roles[role].update(places(views, [picture.size for picture in pictures]))
             if self._carried == "nothing":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
 from trackers.boxes import xywh_to_xyxy
-from trackers.crops import denormalize
+from trackers.crops import normalize_
 from trackers.training.data.batches import Batch
 
 _TARGET, _NONE = "#35d461", "#ff5533"
@@ -43,5 +42,6 @@ def draw_batch(batch: Batch, *, most: int = 16) -> Image.Image:
 
 
 def _picture(tensor: torch.Tensor) -> Image.Image:
-    pixels = denormalize(tensor[None].float())[0].permute(1, 2, 0).round().clamp(0, 255)
-    return Image.fromarray(pixels.cpu().numpy().astype(np.uint8))
+    black, white = (normalize_(torch.full((1, 3, 1, 1), value))[0] for value in (0.0, 255.0))
+    pixels = (tensor.float().cpu() - black) / (white - black) * 255
+    return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
