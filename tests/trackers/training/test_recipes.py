@@ -1,0 +1,123 @@
+"""Every recipe parses, builds, and trains; settings that do not exist are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from media import InputError
+from trackers import build_network
+from trackers.training import list_recipes, load_recipe, read_values, train
+from trackers.training.config import override
+from trackers.training.saving import write_weights
+
+TEACHERS = {"dim": 32, "heads": 2}
+SHALLOW = ("mixvit_base", "grm_base", "grm_large")  # whose depth no other setting depends on
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_trains_twenty_steps(make, losses_of, tmp_path, name: str) -> None:
+    changes: dict[str, object] = {"schedule.batch_size": 2, "schedule.samples_per_epoch": 10}
+    values = read_values(name)
+    if values["network"]["name"] in SHALLOW:
+        changes["network.options.depth"] = 2
+    if values.get("teacher"):
+        changes |= {"teacher.weights": None, "teacher.resize": False}
+        changes |= {f"teacher.options.{key}": value for key, value in TEACHERS.items()}
+        if values["teacher"]["name"] in SHALLOW:
+            changes["teacher.options.depth"] = 2
+        bins = 16 if "mixvit" in values["teacher"]["name"] else 12
+        changes["network.options.feat_sz"] = bins
+    if (values["network"].get("options") or {}).get("kept_hidden"):
+        changes["network.options.kept_hidden"] = 32
+    recipe = make(name, **changes)
+    assert recipe.schedule.steps == 20
+    summary = train(recipe, tmp_path / "run", device="cpu")
+    losses = losses_of(tmp_path / "run")
+    assert summary["steps"] == len(losses) == 20
+    assert all(map(math.isfinite, losses))
+    # All weights are those of the recipe's network, and something has been learnt.
+    start = build_network(recipe.network.name, **recipe.network.options)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["network"]
+    assert {k: t.shape for k, t in state.items()} == {
+        k: t.shape for k, t in start.state_dict().items()
+    }
+
+
+def test_recipes_are_the_papers() -> None:
+    """What the recipes of the paper come to, without any override."""
+    data = [("lasot", "x"), ("got10k", "x"), ("coco", "x"), ("trackingnet", "x")]
+    stage1 = load_recipe("stage1_dense_to_sparse", data)
+    assert [source.split for source in stage1.data.sources] == [
+        "train",
+        "train",
+        "train2017",
+        "train",
+    ]
+    assert stage1.data.search_size == 288 and stage1.data.search_factor == 5.0
+    assert stage1.schedule.steps_per_epoch == 234 and stage1.schedule.epochs == 500
+    losses = stage1.losses
+    assert (losses.l1, losses.ciou, losses.edges, losses.features) == (5.0, 2.0, 5.0, 0.0)
+    finetune = load_recipe("stage2b_finetune", data)
+    assert finetune.losses.feature_pairs == ((1, 2), (3, 5), (5, 8), (7, 11))
+    assert finetune.losses.features == 0.2 and finetune.init.removed_blocks == (0, 3, 6, 9)
+    score = load_recipe("score", data)
+    assert score.optimizer.train_only == ("score",) and score.data.sampler == "trident_pro"
+    grm = load_recipe("grm_base", data)
+    assert (grm.losses.giou, grm.losses.l1, grm.losses.focal) == (2.0, 5.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            "schedule.epoch=3",
+            "no setting 'epoch' in recipe.schedule; the nearest there is is 'epochs'",
+        ),
+        ("losses.cio=3", "nearest there is is 'ciou'"),
+        ("engin.seed=3", "nearest there is is 'engine'"),
+        ("schedule.epochs=many", "schedule.epochs should be int, not 'many'"),
+        ("schedule.decay=linear", "one of step, cosine, not 'linear'"),
+        ("network.options.deep=3", "do not fit mixformerv2_small"),
+        ("data.search_size=224", "set network.options.search_size"),
+        ("losses.edges=1", "need a teacher"),
+        ("data.workers", "key=value"),
+    ],
+)
+def test_what_does_not_exist_is_refused(change: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        load_recipe("continue_small", [("stills", "x")], [change])
+
+
+def test_a_recipe_may_be_json_and_change_another(tmp_path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"base": "continue_small", "schedule": {"epochs": 3}}))
+    recipe = load_recipe(str(file), [("stills", "x")])
+    assert recipe.schedule.epochs == 3 and recipe.schedule.batch_size == 512
+    with pytest.raises(InputError, match="There is no recipe 'kontinue'"):
+        load_recipe("kontinue", [])
+
+
+def test_an_override_is_json_or_a_word() -> None:
+    values = {"a": {"b": 1, "c": 2}}
+    assert override(values, "a.b=[1, 2]") == {"a": {"b": [1, 2], "c": 2}}
+    assert override(values, "a.b=word") == {"a": {"b": "word", "c": 2}}
+    assert override(values, "a=null") == {"a": None}
+    assert values == {"a": {"b": 1, "c": 2}}
+
+
+def test_weights_come_in_pieces(tmp_path) -> None:
+    from trackers.training.saving import read_weights
+
+    state = {f"t{i}": torch.randn(1000, 500) for i in range(4)}  # 2 MB each
+    files = write_weights(state, tmp_path / "w.safetensors", piece_mb=5)
+    assert [f.name for f in files[:2]] == [
+        "w-00001-of-00002.safetensors",
+        "w-00002-of-00002.safetensors",
+    ]
+    assert all(f.stat().st_size <= 5e6 for f in files)
+    found = read_weights(tmp_path / "w.safetensors.index.json")
+    assert all(torch.equal(found[key], tensor) for key, tensor in state.items())

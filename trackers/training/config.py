@@ -1,0 +1,466 @@
+"""What a training run does: recipes, read strictly, with what the command line changes.
+
+A recipe is a .yaml or .json file, one of those in recipes/ or one's own. `base: NAME` takes another
+one and changes it, key by key. Crop sizes stand in one place: they are those of the network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import torch
+
+from media import InputError
+from trackers.base import build_network
+from trackers.training.data import DataConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network that is trained.
+
+    Attributes:
+        name: see `trackers.list_networks`.
+        options: what shall differ from the preset, as in `trackers.build_network`.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Where the first weights come from.
+
+    Attributes:
+        weights: file of a tracker, or the name of a checkpoint (`python -m checkpoints list`);
+            strict but for `new`.
+        new: beginnings of keys that the file need not have.
+        unused: beginnings of the file's keys that are left out.
+        removed_blocks: blocks of the file's network that are left out, the others moving up.
+        kept_hidden: hidden units of the file's MLPs that are kept, the first ones.
+        vit: file of a plain vision transformer for the backbone, of MAE or of timm.
+        scheme: torch leaves PyTorch's own start for what no file fills; trunc_normal draws linear
+            layers from a narrow normal distribution, as vision transformers want it from scratch.
+    """
+
+    weights: str | None = None
+    new: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    removed_blocks: tuple[int, ...] = ()
+    kept_hidden: int | None = None
+    vit: str | None = None
+    scheme: Literal["torch", "trunc_normal"] = "torch"
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The network that is imitated; it is given the student's crops.
+
+    Attributes:
+        name: see `trackers.list_networks`.
+        weights: its file, or the name of a checkpoint; None: random weights, for controls.
+        options: as for the student; crop sizes, and the bins of a MixFormerV2, are the student's.
+        resize: keep its own crop sizes, and enlarge the student's crops to them. So a 384 pixel
+            teacher has as many bins as the published MixFormerV2 models, 96.
+    """
+
+    name: str
+    weights: str | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resize: bool = False
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; see losses.py. The defaults are those of the teacher's own training.
+
+    Attributes:
+        l1: of the box's corners.
+        ciou: of the box.
+        giou: of the box.
+        edges: KL to the teacher's distributions over the position of each edge.
+        features: squared difference to the teacher's tokens.
+        feature_pairs: after which blocks tokens are compared: (student's, teacher's).
+        score: does the crop show the target.
+        focal: GRM's map of centres.
+    """
+
+    l1: float = 5.0
+    ciou: float = 2.0
+    giou: float = 0.0
+    edges: float = 0.0
+    features: float = 0.0
+    feature_pairs: tuple[tuple[int, int], ...] = ()
+    score: float = 0.0
+    focal: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW.
+
+    Attributes:
+        lr: of heads.
+        backbone_lr: of what is called backbone, but for `head_names`.
+        head_names: parts of names that are trained with `lr` wherever they stand.
+        weight_decay: of all parameters, or of matrices only.
+        matrices_only: no decay of biases, gains and tokens.
+        betas: decay of AdamW's two averages.
+        clip: largest norm of the gradient; 0: no limit.
+        train_only: parts of names; what has none of them is frozen. Empty: train all.
+    """
+
+    lr: float = 4e-4
+    backbone_lr: float = 4e-5
+    head_names: tuple[str, ...] = ()
+    weight_decay: float = 1e-4
+    matrices_only: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 0.1
+    train_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, and what changes meanwhile.
+
+    Attributes:
+        epochs: how many.
+        samples_per_epoch: of all processes together; samples are drawn, not enumerated.
+        batch_size: samples per step, of all processes together.
+        accumulate: parts a process cuts its share of a batch into, one after the other.
+        warmup_steps: over which the learning rate rises; 0 for a start from trained weights.
+        decay: step: a tenth after every `drop_epochs`; cosine: to 0 at the end.
+        drop_epochs: see `decay`.
+        removal_epochs: over which the network's removed_blocks, and the hidden units behind
+            kept_hidden, fade out.
+    """
+
+    epochs: int = 500
+    samples_per_epoch: int = 60_000
+    batch_size: int = 256
+    accumulate: int = 1
+    warmup_steps: int = 0
+    decay: Literal["step", "cosine"] = "step"
+    drop_epochs: int = 400
+    removal_epochs: int = 40
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.accumulate, self.drop_epochs) < 1:
+            raise InputError("epochs, batch_size, accumulate and drop_epochs are at least 1.")
+        if self.samples_per_epoch < self.batch_size:
+            raise InputError(
+                f"An epoch of {self.samples_per_epoch} samples holds no batch of {self.batch_size}."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches."""
+        return self.samples_per_epoch // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How good it is meanwhile, on pairs that are not trained on.
+
+    Attributes:
+        sources: like the data's; none: the `val` part of those that are packed shards.
+        samples: how many pairs; 0: none.
+        every_epochs: after how many epochs, and at the end.
+    """
+
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    samples: int = 10_000
+    every_epochs: int = 5
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How it is computed and kept.
+
+    Attributes:
+        seed: of all chance; process r adds r.
+        bf16: compute in bfloat16 what bears it (autocast).
+        compile: let torch.compile fuse the student.
+        ema: decay per step of the average over steps that is written as the result; 0: none.
+        save_every_epochs: how often the state is kept, so that a killed run goes on from there.
+        half: write the result in half precision.
+        piece_mb: cut the result into files of at most so many megabytes; 0: one file.
+        log_every: steps between two lines of the log.
+    """
+
+    seed: int = 42
+    bf16: bool = False
+    compile: bool = False
+    ema: float = 0.0
+    save_every_epochs: int = 5
+    half: bool = False
+    piece_mb: int = 0
+    log_every: int = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run; `about` says what it is for."""
+
+    about: str
+    network: NetworkConfig
+    data: DataConfig
+    init: InitConfig = field(default_factory=InitConfig)
+    teacher: TeacherConfig | None = None
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they are written into the run's folder."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+# ------------------------------------------------------------------------------- strict reading
+
+
+def _refuse_unknown(given: Iterable[str], known: Sequence[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            hint = f"; the nearest there is is {near[0]!r}" if near else ""
+            raise InputError(f"There is no setting {key!r} in {where}{hint}.")
+
+
+def read(kind: type[T], value: Any, where: str) -> T:
+    """Turn plain values into a dataclass, or another annotated type, and refuse what does not fit.
+
+    Args:
+        kind: a dataclass, int, float, str, bool, a Literal, tuple[...], Mapping[...], or one of
+            them | None.
+        value: as YAML and JSON know it.
+        where: for messages.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value is of another type.
+    """
+    return typing.cast(T, _read(kind, value, where))
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        (inner,) = (part for part in parts if part is not type(None))
+        return None if value is None else _read(inner, value, where)
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    if origin is Literal:
+        if value not in parts:
+            raise InputError(f"{where} is one of {', '.join(map(str, parts))}, not {value!r}.")
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if parts[-1] is Ellipsis:
+            return tuple(_read(parts[0], v, f"{where}.{i}") for i, v in enumerate(value))
+        if len(parts) == len(value):
+            pairs = zip(parts, value, strict=True)
+            return tuple(_read(p, v, f"{where}.{i}") for i, (p, v) in enumerate(pairs))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            return {str(key): _read(parts[1], v, f"{where}.{key}") for key, v in value.items()}
+    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif kind in (int, str, bool) and type(value) is kind:
+        return value
+    wanted = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    raise InputError(f"{where} should be {wanted}, not {value!r}.")
+
+
+def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} should be a section of settings, not {value!r}.")
+    hints = typing.get_type_hints(kind)
+    _refuse_unknown(value, list(hints), where)
+    for f in fields(kind):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in value:
+            raise InputError(f"{where} lacks the setting {f.name!r}.")
+    return kind(**{key: _read(hints[key], v, f"{where}.{key}") for key, v in value.items()})
+
+
+# ------------------------------------------------------------------------------------- recipes
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _recipe_path(recipe: str) -> Path:
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml", ".json"):
+        if not path.is_file():
+            raise InputError(f"There is no recipe {path}.")
+        return path
+    if recipe not in list_recipes():
+        raise InputError(f"There is no recipe {recipe!r}; there are {', '.join(list_recipes())}.")
+    return RECIPES / f"{recipe}.yaml"
+
+
+def _load(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".json":
+            return json.loads(text)
+        try:
+            import yaml
+        except ImportError:
+            raise InputError(
+                f"{path.name} needs the package PyYAML; without it, write the recipe as .json "
+                "elsewhere (`train RECIPE --print-config`)."
+            ) from None
+        return yaml.safe_load(text)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
+    except Exception as error:  # yaml's own
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _merge(base: Any, change: Any) -> Any:
+    """`change` over `base`; sections key by key, but a section that is null is emptied."""
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        merged = {key: _merge(base.get(key), value) for key, value in change.items()}
+        return {**base, **merged}
+    return change
+
+
+def read_values(recipe: str) -> dict[str, Any]:
+    """Plain values of a recipe, with those of its `base` (which may have one as well)."""
+    path = _recipe_path(recipe)
+    values = _load(path)
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path} is not a recipe: it holds no settings.")
+    values = dict(values)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    beside = path.parent / f"{base}{path.suffix}"
+    return _merge(read_values(str(beside) if beside.is_file() else str(base)), values)
+
+
+def override(values: Mapping[str, Any], change: str) -> dict[str, Any]:
+    """Set one value by `a.b=value`; the value is JSON, or a word that needs no quotes.
+
+    Raises:
+        InputError: that is not of this form.
+    """
+    match = re.fullmatch(r"([\w.*-]+)=(.*)", change, flags=re.DOTALL)
+    if match is None:
+        raise InputError(f"--override takes key=value such as schedule.epochs=5, not {change!r}.")
+    value: Any = match[2]
+    try:
+        value = json.loads(value)
+    except ValueError:
+        pass  # a word, such as a file
+    for key in reversed(match[1].split(".")):
+        value = {key: value}
+    return _merge(values, value)
+
+
+def _sources(
+    wanted: Mapping[str, Any] | None, places: Sequence[tuple[str, str]], where: str
+) -> list[dict[str, Any]]:
+    """The recipe's settings per kind of source, with the places the command line gives."""
+    wanted = {kind: dict(settings or {}) for kind, settings in (wanted or {}).items()}
+    return [{"kind": kind, "path": path} | wanted.get(kind, {}) for kind, path in places]
+
+
+def build_recipe(
+    values: Mapping[str, Any], data: Sequence[tuple[str, str]], overrides: Sequence[str] = ()
+) -> Recipe:
+    """Check everything, and fill in what follows from the rest.
+
+    Args:
+        values: see `read_values`.
+        data: kind and folder of each source; the recipe says how each kind is used.
+        overrides: see `override`.
+
+    Raises:
+        InputError: something does not fit; says what, in one sentence.
+    """
+    for change in overrides:
+        values = override(values, change)
+    values = dict(values)
+    section = dict(values.get("data") or {})
+    for key in ("search_size", "template_size"):
+        if key in section:
+            raise InputError(f"Crop sizes are the network's: set network.options.{key}.")
+    sources = section.pop("sources", None)
+    if not isinstance(sources, (Mapping, type(None))):
+        raise InputError("data.sources names kinds of sources, each with its settings.")
+    network = read(NetworkConfig, values.get("network"), "network")
+    try:
+        with torch.device("meta"):
+            outline: Any = build_network(network.name, **network.options)
+    except TypeError as error:
+        raise InputError(f"network.options do not fit {network.name}: {error}.") from None
+    section |= {"search_size": outline.search_size, "template_size": outline.template_size}
+    section["sources"] = _sources(sources, data, "data.sources")
+    values["data"] = section
+    recipe = read(Recipe, values, "recipe")
+    _check(recipe, outline)
+    return recipe
+
+
+def load_recipe(
+    recipe: str, data: Sequence[tuple[str, str]], overrides: Sequence[str] = ()
+) -> Recipe:
+    """Read a recipe by name or file; see `build_recipe`."""
+    return build_recipe(read_values(recipe), data, overrides)
+
+
+def _check(recipe: Recipe, outline: Any) -> None:
+    """What no single section can know."""
+    losses, teacher = recipe.losses, recipe.teacher
+    if teacher is None and (losses.edges or losses.features):
+        raise InputError("The losses edges and features need a teacher: give teacher.name.")
+    if losses.features and not losses.feature_pairs:
+        raise InputError("The loss features needs feature_pairs: which blocks are compared.")
+    if losses.score and getattr(outline, "score_head", None) is None:
+        raise InputError(f"{recipe.network.name} has no score head to train.")
+    if recipe.data.sampler == "trident_pro" and not losses.score:
+        raise InputError("The sampler trident_pro shows crops without a target: train the score.")
+    if losses.focal and recipe.network.name.split("_")[0] != "grm":
+        raise InputError("The loss focal is for GRM's map of centres.")
+
+
+def find_weights(name: str) -> Path:
+    """A file, or the file of a checkpoint by its name.
+
+    Raises:
+        InputError: there is neither.
+    """
+    import checkpoints
+
+    if Path(name).exists():
+        return Path(name)
+    if name in checkpoints.CHECKPOINTS:
+        return checkpoints.path(name)
+    raise InputError(f"There is no file {name}, and no checkpoint of that name.")

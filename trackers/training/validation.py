@@ -1,0 +1,152 @@
+"""How good is it? On held-out pairs while it trains, and by tracking sequences at the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trackers.boxes import box_iou
+from trackers.training.config import Recipe, read
+from trackers.training.data import Batches, DataConfig, SourceConfig
+from trackers.training.losses import target_corners
+from trackers.training.objectives import answer, corners
+from trackers.training.processes import Place
+
+_SEED = 2026  # of the pairs: the same ones for every run with the same data
+_PACKED = ("stills", "tracks")
+
+
+def held_out_data(recipe: Recipe) -> DataConfig | None:
+    """The data of the recipe, but of what is never trained on; None if there is nothing."""
+    chosen = []
+    for source in recipe.data.sources:
+        if source.kind in recipe.validation.sources:
+            changes = {"weight": 1.0, **recipe.validation.sources[source.kind]}
+            merged = {**asdict(source), **changes}
+            chosen.append(read(SourceConfig, merged, f"validation.sources.{source.kind}"))
+        elif not recipe.validation.sources and source.kind in _PACKED and source.split == "train":
+            chosen.append(replace(source, split="val"))
+    return replace(recipe.data, sources=tuple(chosen)) if chosen else None
+
+
+class HeldOut:
+    """Pairs that are not trained on, always the same ones.
+
+    Args:
+        recipe: its data and validation.
+        place: each process takes its share.
+    """
+
+    def __init__(self, recipe: Recipe, place: Place) -> None:
+        self._place, self._bf16 = place, recipe.engine.bf16
+        data = held_out_data(recipe) if recipe.validation.samples else None
+        self.batches, self._steps = None, 0
+        if data is None:
+            return
+        batch = min(recipe.schedule.batch_size, recipe.validation.samples)
+        batch -= batch % place.world
+        self._steps = max(1, recipe.validation.samples // max(1, batch))
+        self.batches = Batches(
+            data,
+            seed=_SEED,
+            batch_size=max(batch, place.world),
+            rank=place.rank,
+            world=place.world,
+            device=place.device,
+            training=False,
+        )
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        """Mean IoU and share of IoU above one half, of pairs with a target; accuracy of the score.
+
+        Nothing if there are no pairs.
+        """
+        if self.batches is None:
+            return {}
+        was_training = network.training
+        network.eval()
+        sums = torch.zeros(5, dtype=torch.float64, device=self._place.device)
+        for _, batch in zip(range(self._steps), self.batches, strict=False):
+            with torch.autocast(self._place.device.type, torch.bfloat16, enabled=self._bf16):
+                found: Any = answer(network, batch)
+            iou = box_iou(corners(found), target_corners(batch.boxes_xywh))
+            shown = batch.labels > 0
+            right = torch.zeros_like(shown)
+            if getattr(found, "scores", None) is not None:
+                right = (found.scores > 0) == shown
+            sums += torch.stack(
+                [
+                    (iou * shown).sum(),
+                    ((iou > 0.5) & shown).sum(),
+                    shown.sum(),
+                    right.sum(),
+                    torch.tensor(float(len(batch)), device=iou.device),
+                ]
+            ).double()
+        network.train(was_training)
+        iou, half, shown, right, total = self._place.mean(sums).tolist()
+        figures = {
+            "held_out_iou": iou / max(shown, 1e-9),
+            "held_out_iou50": half / max(shown, 1e-9),
+        }
+        if getattr(network, "score_head", None) is not None:
+            figures["held_out_score"] = right / total
+        return figures
+
+
+def follow_sequences(
+    network: nn.Module, recipe: Recipe, root: Path, kind: str = "folder", frames: int | None = None
+) -> dict[str, dict[str, float]]:
+    """Track the sequences of a data set with the network, by the published protocol.
+
+    Args:
+        network: goes to eval mode and stays there.
+        recipe: its search factor.
+        root: the data set's folder.
+        kind: see `python -m trackers list`.
+        frames: how many of each sequence; None: all.
+
+    Returns:
+        Per sequence, and for "mean", what `trackers.evaluation` reports on such a data set.
+    """
+    # Late: evaluation reads frames with OpenCV, which training does without.
+    from checkpoints import WeightsRecord
+    from trackers.datasets import open_dataset
+    from trackers.evaluation.metrics import columns, score
+    from trackers.evaluation.run import follow
+    from trackers.models.grm import GRM, GRMTracker
+    from trackers.models.mixformerv2 import MixFormerV2Tracker
+    from trackers.models.mixvit import MixViT, MixViTTracker
+
+    make: Any = MixFormerV2Tracker
+    if isinstance(network, (GRM, MixViT)):
+        make = GRMTracker if isinstance(network, GRM) else MixViTTracker
+    network.eval()
+    tracker = make(
+        network,
+        weights=WeightsRecord.of_tensors(network.state_dict()),
+        mode="benchmark",
+        search_factor=recipe.data.search_factor,
+    )
+    data = open_dataset(kind, root)
+    table = {}
+    for name in data.names:
+        sequence = data[name]
+        if frames is not None:
+            sequence = replace(
+                sequence,
+                frames=sequence.frames[:frames],
+                boxes_xywh=sequence.boxes_xywh[:frames],
+                shown=None if sequence.shown is None else sequence.shown[:frames],
+            )
+        boxes, _ = follow(tracker, sequence)
+        table[name] = columns(score(boxes, sequence, data.scoring), data.scoring)
+    titles = next(iter(table.values()))
+    table["mean"] = {t: float(np.mean([row[t] for row in table.values()])) for t in titles}
+    return table
