@@ -7,9 +7,10 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 import checkpoints
@@ -148,9 +149,18 @@ class Segmenter(Protocol):
 
     Stateless: everything about a frame is in its `Embedding`, so that several users may share one
     instance, and a prompt on a frame already encoded costs only the small decoder.
+
+    Attributes:
+        weights: Which weights it runs.
+        device: Where it runs.
+        settings: What the features of a frame depend on beside the weights, for who keeps features.
     """
 
     weights: WeightsRecord
+    device: torch.device
+
+    @property
+    def settings(self) -> str: ...
 
     def encode(self, frame: np.ndarray) -> Embedding:
         """Look at an RGB uint8 (h, w, 3) frame. The slow part, once per frame."""
@@ -164,8 +174,27 @@ class Segmenter(Protocol):
         """
         ...
 
+    def predict_logits(
+        self, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Answer as `predict`, but leave out the masks: most of the work after the decoder.
+
+        Returns:
+            Per prompt float32 logits (n, 256, 256) and scores (n,), as those of `Candidate`, the
+            best first.
+
+        Raises:
+            InputError: A prompt lies outside the frame.
+        """
+        ...
+
+    def enlarge(self, logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Turn logits (n, 256, 256) into bool masks (n, h, w) for a frame of `size` (h, w)."""
+        ...
+
 
 WeightsSource = str | Path | Mapping[str, Tensor] | None  # None: the checkpoint of that name
+Precision = Literal["float32", "bfloat16", "float16"]
 Factory = Callable[..., Segmenter]
 _FACTORIES: dict[str, Factory] = {}
 _PRESETS: dict[str, Mapping[str, HourglassConfig]] = {}
@@ -176,6 +205,7 @@ def register(
 ) -> None:
     """Make a segmenter known by name. `factory(device, weights)` builds it.
 
+    It also takes `precision=`, a `torch.dtype`, if it can compute in another than float32.
     With `presets` (settings of token clustering by name) it also takes `hourglass=`, a config.
     """
     if name in _FACTORIES:
@@ -252,6 +282,7 @@ def build_segmenter(
     device: str = "auto",
     weights: WeightsSource = None,
     hourglass: HourglassConfig | str | None = None,
+    precision: Precision = "float32",
 ) -> Segmenter:
     """Build a segmenter with its weights, ready to use.
 
@@ -263,6 +294,9 @@ def build_segmenter(
         hourglass: For SAM's plain vision transformers (sam_vit_b, _l, _h): encode a frame with
             fewer tokens, faster and less exactly, with the same weights. A preset ("balanced",
             "fast") or settings of your own; see `segmenters.hourglass`.
+        precision: What the image encoder multiplies in. bfloat16 and float16 take half the memory
+            and less time on hardware made for them, for slightly different masks; norms stay in
+            float32.
 
     Raises:
         InputError: There is no such segmenter or device, or it cannot be clustered so.
@@ -271,7 +305,13 @@ def build_segmenter(
     names = list_segmenters()
     if name not in names:
         raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(names)}.")
-    factory, on = _FACTORIES[name], resolve_device(device)
-    if hourglass is None:
-        return factory(on, weights)
-    return factory(on, weights, hourglass=_clustering(name, hourglass))
+    if precision not in get_args(Precision):
+        raise InputError(
+            f"There is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}."
+        )
+    options: dict[str, Any] = {}
+    if hourglass is not None:
+        options["hourglass"] = _clustering(name, hourglass)
+    if precision != "float32":
+        options["precision"] = getattr(torch, precision)
+    return _FACTORIES[name](resolve_device(device), weights, **options)

@@ -257,11 +257,13 @@ def build_network() -> Sam:
     ).eval()
 
 
-def _build(device: torch.device, weights: WeightsSource) -> SamSegmenter:
+def _build(
+    device: torch.device, weights: WeightsSource, precision: torch.dtype = torch.float32
+) -> SamSegmenter:
     network = build_network()
     used = load_weights(network, "mobile_sam", weights, unused=UNUSED_KEYS)
     network.image_encoder.fold()
-    return SamSegmenter(network, used, device)
+    return SamSegmenter(network, used, device, precision)
 
 
 register("mobile_sam", _build)

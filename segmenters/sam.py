@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
 from segment_anything.modeling import Sam
+from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.utils.transforms import ResizeLongestSide
-from torch import Tensor
+from torch import Tensor, nn
 
 from checkpoints import WeightsRecord
 from media import InputError
+from segmenters.attention import fuse_attention
 from segmenters.base import (
     Candidate,
     Embedding,
@@ -34,6 +36,23 @@ from segmenters.hourglass import PRESETS, HourglassConfig, apply_to_sam_encoder
 DECODER_BATCH = {"cpu": 4}
 
 
+def lower_precision(encoder: nn.Module, precision: torch.dtype) -> None:
+    """Let an image encoder multiply in half precision, to be run under `torch.autocast`.
+
+    The weights of linear layers and convolutions are halved. Norms, tables of positions and the sum
+    of what the blocks add stay in float32, where half precision would lose most.
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(precision)
+        elif isinstance(module, nn.LayerNorm | LayerNorm2d):
+            module.register_forward_pre_hook(_in_float32)
+
+
+def _in_float32(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].float(),)
+
+
 class SamSegmenter:
     """Any SAM network as a `Segmenter`.
 
@@ -45,20 +64,31 @@ class SamSegmenter:
         network: A `Sam` with its weights; moved to `device` and switched to evaluation.
         weights: What `network` was loaded from.
         device: Where to run.
+        precision: What the image encoder multiplies in: float32, bfloat16 or float16. The decoder
+            is always in float32: it takes little time.
     """
 
-    def __init__(self, network: Sam, weights: WeightsRecord, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: Sam,
+        weights: WeightsRecord,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         self.network = network.to(device).eval()
         self.weights = weights
         self.device = device
+        self.precision = precision
+        if precision != torch.float32:
+            lower_precision(network.image_encoder, precision)
         self._resize = ResizeLongestSide(network.image_encoder.img_size)
 
     @property
     def settings(self) -> str:
-        """What the features of a frame depend on, beside the weights: for who keeps features."""
+        """See `Segmenter`."""
         encoder = self.network.image_encoder
         config = getattr(encoder, "config", "all tokens")  # that of token clustering
-        return f"{type(encoder).__name__}, {config}, {next(encoder.parameters()).dtype}"
+        return f"{type(encoder).__name__}, {config}, {self.precision}"
 
     @torch.inference_mode()
     def encode(self, frame: np.ndarray) -> Embedding:
@@ -73,8 +103,11 @@ class SamSegmenter:
             )
         resized = self._resize.apply_image(frame)
         image = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
-        features = self.network.image_encoder(self.network.preprocess(image))
-        return Embedding(features, frame.shape[:2])
+        with torch.autocast(
+            self.device.type, self.precision, enabled=self.precision != torch.float32
+        ):
+            features = self.network.image_encoder(self.network.preprocess(image))
+        return Embedding(features.float(), frame.shape[:2])
 
     def predict(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
         """Answer each prompt with three candidates, the best score first.
@@ -96,18 +129,11 @@ class SamSegmenter:
     def predict_logits(
         self, embedding: Embedding, prompts: Sequence[Prompt]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Answer as `predict`, but leave out the masks: most of the work after the decoder.
+        """See `Segmenter.predict_logits`.
 
         Prompts of the same make-up share calls of the decoder. Others are not padded to fit (as
         label -1 would allow): the decoder attends to padding, so that an answer would depend on
         what else was asked.
-
-        Returns:
-            Per prompt float32 logits (3, 256, 256) and scores (3,), as those of `Candidate`, the
-            best first.
-
-        Raises:
-            InputError: A prompt lies outside the frame.
         """
         groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
         prompts = [prompt.in_frame(embedding.size) for prompt in prompts]
@@ -127,7 +153,7 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def enlarge(self, logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Turn logits (n, 256, 256) into bool masks (n, h, w) for a frame of `size` (h, w)."""
+        """See `Segmenter.enlarge`."""
         resized = self._resize.get_preprocess_shape(*size, self._resize.target_length)
         on_device = torch.as_tensor(logits, device=self.device)[None]
         at_frame_size = self.network.postprocess_masks(on_device, resized, size)[0]
@@ -174,11 +200,13 @@ def _build(
     device: torch.device,
     weights: WeightsSource,
     hourglass: HourglassConfig | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> SamSegmenter:
     sam = network()
+    fuse_attention(sam.image_encoder)
     if hourglass is not None:
         sam.image_encoder = apply_to_sam_encoder(sam.image_encoder, hourglass)
-    return SamSegmenter(sam, load_weights(sam, name, weights), device)
+    return SamSegmenter(sam, load_weights(sam, name, weights), device, precision)
 
 
 for _name, _network in (
