@@ -15,8 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from segmenters.base import Candidate, Embedding, Prompt
-from segmenters.sam import SamSegmenter
+from segmenters.base import Candidate, Embedding, Prompt, Segmenter
 
 _log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
@@ -41,19 +40,20 @@ class CachedSegmenter:
 
     def __init__(
         self,
-        segmenter: SamSegmenter,
+        segmenter: Segmenter,
         *,
         memory: int = 256 * 2**20,
         folder: Path | None = None,
         disk: int = 4 * 2**30,
     ) -> None:
         self.segmenter = segmenter
-        self.weights = segmenter.weights
+        self.weights, self.device = segmenter.weights, segmenter.device
+        self.settings = segmenter.settings
         self._memory, self._folder, self._disk = memory, folder, disk
         self._kept: OrderedDict[str, Embedding] = OrderedDict()  # least recently used first
         self._awaited: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
-        self._model = f"{segmenter.weights.sha256} {segmenter.settings}".encode()
+        self._model = f"{self.weights.sha256} {self.settings}".encode()
 
     def encode(self, frame: np.ndarray) -> Embedding:
         """Encode an RGB uint8 (h, w, 3) frame, or remember how it looked.
@@ -93,6 +93,16 @@ class CachedSegmenter:
         """See `Segmenter.predict`."""
         return self.segmenter.predict(embedding, prompts)
 
+    def predict_logits(
+        self, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `Segmenter.predict_logits`."""
+        return self.segmenter.predict_logits(embedding, prompts)
+
+    def enlarge(self, logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """See `Segmenter.enlarge`."""
+        return self.segmenter.enlarge(logits, size)
+
     def _key(self, frame: np.ndarray) -> str:
         digest = hashlib.blake2b(self._model, digest_size=20)
         digest.update(f"{frame.shape} {frame.dtype}".encode())
@@ -106,7 +116,7 @@ class CachedSegmenter:
             return None
         file = self._folder / (key + _SUFFIX)
         try:
-            with safe_open(file, framework="pt", device=str(self.segmenter.device)) as stored:
+            with safe_open(file, framework="pt", device=str(self.device)) as stored:
                 height, width = map(int, stored.metadata()["size"].split())
                 features = stored.get_tensor("features")
             file.touch()  # the time of a file says when it was last used

@@ -70,7 +70,8 @@ def _mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def _box_iou(a: np.ndarray | None, b: np.ndarray) -> float:
+def box_iou(a: np.ndarray | None, b: np.ndarray) -> float:
+    """Intersection over union in [0, 1] of two boxes, x0 y0 x1 y1; 0 where there is none."""
     if a is None:
         return 0.0
     overlap = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
@@ -99,7 +100,7 @@ def choose_candidate(
     """
     merits = np.array([candidate.score for candidate in candidates])
     if box is not None:
-        merits += [_box_iou(mask_box(candidate.mask), box) for candidate in candidates]
+        merits += [box_iou(mask_box(candidate.mask), box) for candidate in candidates]
     if previous is not None:
         merits += [_mask_iou(candidate.mask, previous) for candidate in candidates]
     near = [c for c, merit in zip(candidates, merits, strict=True) if merit >= merits.max() - TIE]

@@ -25,6 +25,8 @@ from media.flow import dense_flow, warp
 from media.masks import load_mask
 from segmenters.base import Prompt, Segmenter
 from segmenters.cleanup import mask_box
+from segmenters.region import Region, answer, choose_window
+from segmenters.steady import Steadier, with_margin
 
 BOUNDARY = 0.008  # tolerance of F as a share of the frame's diagonal
 VOID = 255  # in annotations with several objects: neither object nor background
@@ -378,3 +380,35 @@ def cut_out_alone(
             yield np.zeros(frame.shape[:2], bool)
         else:
             yield segmenter.predict(segmenter.encode(frame), [prompt])[0][0].mask
+
+
+def cut_out_steadily(
+    segmenter: Segmenter,
+    clip: Clip,
+    boxes: Iterable[np.ndarray | None],
+    *,
+    steadier: Steadier,
+    margin: bool,
+    region: Region = "auto",
+) -> Iterator[np.ndarray]:
+    """Bool (h, w) per frame, prompted with boxes, as `demo` does; empty where there is no box.
+
+    Args:
+        segmenter: Finds the candidates.
+        clip: The sequence.
+        boxes: Float (4,), x0 y0 x1 y1 in pixels, per frame; None where the object is lost.
+        steadier: Makes masks of them.
+        margin: Whether boxes grow before they prompt, as those of a tracker should.
+        region: Whether to look closer at the object.
+    """
+    for index, box in zip(range(len(clip)), boxes, strict=True):
+        frame = clip.frame(index)
+        size = frame.shape[:2]
+        if box is None:
+            steadier.forget()
+            yield np.zeros(size, bool)
+            continue
+        box = with_margin(box, size) if margin else box
+        window = choose_window(box, size, region=region)
+        (candidates,) = answer(segmenter, frame, [(Prompt(box=box), window)])
+        yield steadier.settle(frame, candidates, box=box, window=window).mask

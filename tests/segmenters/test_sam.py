@@ -89,6 +89,37 @@ def test_prompts_of_one_kind_share_one_call(
     assert sorted(calls) == [1, 1, 1, 1, 1, 2]
 
 
+def test_many_prompts_take_several_calls_and_answer_the_same(
+    small: SamSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = small.encode(frame(SIZES[0]))
+    prompts = [Prompt(box=BOX + shift) for shift in range(10)]
+    alone = [small.predict(embedding, [prompt])[0] for prompt in prompts]
+    decode, calls = small._decode, []
+
+    def counted(embedding: Embedding, prompts: list[Prompt]) -> object:
+        calls.append(len(prompts))
+        return decode(embedding, prompts)
+
+    monkeypatch.setattr(small, "_decode", counted)
+    together = small.predict(embedding, prompts)
+    assert calls == [4, 4, 2]
+    for answer, other in zip(together, alone, strict=True):
+        assert same(answer, other)
+        for a, b in zip(answer, other, strict=True):
+            assert (a.mask != b.mask).mean() < 1e-3
+
+
+def test_logits_and_masks_apart_are_those_of_candidates(small: SamSegmenter) -> None:
+    embedding = small.encode(frame(SIZES[1]))
+    (candidates,) = small.predict(embedding, [PROMPTS["box"]])
+    ((logits, scores),) = small.predict_logits(embedding, [PROMPTS["box"]])
+    assert scores.tolist() == [candidate.score for candidate in candidates]
+    assert (logits == np.stack([candidate.logits for candidate in candidates])).all()
+    masks = small.enlarge(logits, embedding.size)
+    assert (masks == np.stack([candidate.mask for candidate in candidates])).all()
+
+
 def test_best_score_comes_first(small: SamSegmenter) -> None:
     for candidates in small.predict(small.encode(frame(SIZES[0])), list(PROMPTS.values())):
         scores = [candidate.score for candidate in candidates]

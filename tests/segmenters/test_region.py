@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from media import InputError
+from segmenters import Candidate, Prompt
+from segmenters.region import CONTEXT, SMALL, choose_window, look, predict
+from segmenters.sam import SamSegmenter
+
+SIZE = (200, 400)  # height, width
+WHOLE = (0, 0, 400, 200)
+
+
+def box_at(x: float, y: float, side: float) -> np.ndarray:
+    return np.array([x, y, x + side, y + side], np.float32)
+
+
+def test_a_window_is_a_square_round_the_box() -> None:
+    x0, y0, x1, y1 = choose_window(box_at(180, 90, 20), SIZE)
+    assert x1 - x0 == y1 - y0 == 20 * CONTEXT
+    assert (x0 + x1) / 2 == 190 and (y0 + y1) / 2 == 100
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [(-5.0, 90.0), (0.0, 0.0), (385.0, 185.0), (390.5, -3.5)], ids=str
+)
+def test_a_window_at_the_edge_moves_into_the_frame(x: float, y: float) -> None:
+    x0, y0, x1, y1 = choose_window(box_at(x, y, 20), SIZE)
+    assert 0 <= x0 and 0 <= y0 and x1 <= 400 and y1 <= 200
+    assert x1 - x0 == y1 - y0 == 20 * CONTEXT
+
+
+def test_only_small_objects_are_looked_at_closely() -> None:
+    limit = SMALL * 400
+    assert choose_window(box_at(10, 10, limit - 1), SIZE) != WHOLE
+    assert choose_window(box_at(10, 10, limit + 1), SIZE) == WHOLE
+    assert choose_window(box_at(10, 10, limit - 1), SIZE, region="never") == WHOLE
+    assert choose_window(None, SIZE, region="always") == WHOLE
+    tall = np.array([100, 20, 110, 20 + limit + 1], np.float32)
+    assert choose_window(tall, SIZE) == WHOLE
+
+
+def test_a_window_is_no_larger_than_the_frame() -> None:
+    x0, y0, x1, y1 = choose_window(box_at(100, 20, 120), SIZE, region="always")
+    assert (y0, y1) == (0, 200) and x1 - x0 == min(400, 120 * CONTEXT)
+
+
+class Recorder:
+    """Answers with a mask of the prompted box, and keeps what it was asked."""
+
+    weights = "recorder"
+
+    def encode(self, frame: np.ndarray) -> np.ndarray:
+        assert frame.flags.c_contiguous
+        return frame
+
+    def predict(self, embedding: np.ndarray, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        self.prompts = list(prompts)
+        answers = []
+        for prompt in prompts:
+            mask = np.zeros(embedding.shape[:2], bool)
+            assert prompt.box is not None
+            x0, y0, x1, y1 = prompt.box.astype(int)
+            mask[y0:y1, x0:x1] = True
+            answers.append([Candidate(mask, 0.9, np.zeros((256, 256), np.float32))])
+        return answers
+
+
+def test_prompts_go_into_the_window_and_masks_come_back() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    model = Recorder()
+    view = look(model, frame, (100, 40, 180, 120))  # type: ignore[arg-type]
+    assert (view.embedding == frame[40:120, 100:180]).all() and view.size == SIZE
+    point = np.array([[135.0, 70.0]], np.float32)
+    prompt = Prompt(box=box_at(130, 60, 20), points=point)
+    ((answer,),) = predict(model, view, [prompt])  # type: ignore[arg-type]
+    (inside,) = model.prompts
+    assert inside.box is not None and inside.box.tolist() == [30, 20, 50, 40]
+    assert inside.points is not None and inside.points.tolist() == [[35, 30]]
+    expected = np.zeros(SIZE, bool)
+    expected[60:80, 130:150] = True
+    assert (answer.mask == expected).all()
+    assert prompt.box is not None and prompt.box[0] == 130  # what was given is left alone
+
+
+def test_the_whole_frame_is_a_plain_prediction(small: SamSegmenter) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    prompt = Prompt(box=box_at(130, 60, 20))
+    view = look(small, frame, WHOLE)
+    (found,) = predict(small, view, [prompt])
+    (plain,) = small.predict(small.encode(frame), [prompt])
+    for a, b in zip(found, plain, strict=True):
+        assert (a.mask == b.mask).all() and a.score == b.score and (a.logits == b.logits).all()
+
+
+def test_a_window_answers_as_its_own_picture(small: SamSegmenter) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    x0, y0, x1, y1 = window = (100, 40, 180, 120)
+    (found,) = predict(small, look(small, frame, window), [Prompt(box=box_at(130, 60, 20))])
+    part = np.ascontiguousarray(frame[y0:y1, x0:x1])
+    (plain,) = small.predict(small.encode(part), [Prompt(box=box_at(30, 20, 20))])
+    for a, b in zip(found, plain, strict=True):
+        assert (a.mask[y0:y1, x0:x1] == b.mask).all() and a.mask.sum() == b.mask.sum()
+
+
+def test_a_prompt_outside_the_window_is_refused(small: SamSegmenter) -> None:
+    view = look(small, np.zeros((*SIZE, 3), np.uint8), (100, 40, 180, 120))
+    with pytest.raises(InputError, match="lies outside"):
+        predict(small, view, [Prompt(points=np.array([[10, 10]]))])
