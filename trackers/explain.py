@@ -217,7 +217,7 @@ def _draw_attention(axes: Axes, insight: Insight, i: int, edge: str) -> None:
     line = axes.axvline if edge in ("left", "right") else axes.axhline
     at = {"left": x0, "right": x1, "top": y0, "bottom": y1}[edge]
     line(at, color=_COLORS[edge], lw=1.6, ls="--")
-    axes.set_title(f"{edge}: {100 * share.sum():.0f} % of its attention", fontsize=11)
+    axes.set_title(f"{edge} token: {100 * share.sum():.0f} % of its attention", fontsize=10)
 
 
 def _draw_templates(places: Sequence[Axes], insight: Insight) -> None:
