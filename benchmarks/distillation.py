@@ -1,0 +1,256 @@
+"""Is distillation worth something? The whole chain, and a student with and without its teacher.
+
+    python -m benchmarks.distillation chain --data stills=DIR --data tracks=DIR --out DIR
+    python -m benchmarks.distillation figure --data stills=DIR --data tracks=DIR --out DIR \\
+        --evaluate DIR
+
+`chain` trains the reduced family from end to end: teacher, dense to sparse, twelve blocks to eight,
+eight to four with narrow MLPs, score. It does so again with a first teacher that was never trained,
+and trains the narrow model a third way, cut off at once in place of faded out. `--scale tiny` does
+all that at a size for a CPU.
+
+`figure` takes the bundled MixFormerV2-S for a teacher and two of its four blocks for a student,
+which is trained with and without the teacher's edges and features: as many steps, three seeds each.
+
+What has been done is not done again: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from trackers.training import build_recipe, read_values, train
+
+Data = list[tuple[str, str]]
+
+CHAIN = (
+    "reduced_1_teacher",
+    "reduced_2_dense_to_sparse",
+    "reduced_3_removal",
+    "reduced_4_finetune",
+    "reduced_5_small_removal",
+    "reduced_6_small_finetune",
+    "reduced_7_score",
+)
+# A size that a CPU trains in minutes: 96 pixel crops, 96 channels, bfloat16 stays on.
+TINY = {
+    "network.options.search_size": 96,
+    "network.options.template_size": 48,
+    "network.options.dim": 96,
+    "network.options.heads": 3,
+    "schedule.batch_size": 32,
+    "schedule.samples_per_epoch": 320,  # ten steps
+    "schedule.warmup_steps": 20,
+    "engine.compile": False,
+    "engine.ema": 0.98,
+    "engine.piece_mb": 0,
+    "engine.log_every": 10,
+    "engine.save_every_epochs": 1000,
+    "data.pipeline": "loader",
+    "data.workers": 0,
+    "optimizer.lr": 1e-3,
+    "optimizer.backbone_lr": 1e-3,
+    "validation.samples": 512,
+    "validation.every_epochs": 1000,
+}
+TINY_EPOCHS = (20, 12, 7, 6, 7, 7, 4)
+FADED = {3: 6, 5: 6}  # stage to epochs over which it removes
+
+
+def overrides(settings: dict[str, object]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def run(
+    name: str, settings: dict[str, object], data: Data, out: Path, device: str
+) -> dict[str, object]:
+    """One stage; or what it came to, if that is known."""
+    if not (out / "run.json").exists():
+        train(build_recipe(read_values(name), data, overrides(settings)), out, device=device)
+    return json.loads((out / "run.json").read_text())
+
+
+def weights(out: Path) -> str:
+    cut = out / "weights.safetensors.index.json"
+    return str(cut if cut.exists() else out / "weights.safetensors")
+
+
+def settings_of(stage: int, tiny: bool) -> dict[str, object]:
+    if not tiny:
+        return {}
+    found: dict[str, object] = TINY | {"schedule.epochs": TINY_EPOCHS[stage - 1]}
+    if stage > 1:
+        found["network.options.feat_sz"] = 24  # four times as fine as the tokens
+    if stage == 2:
+        found |= {"teacher.options.dim": 96, "teacher.options.heads": 3}
+    if stage in (3, 4, 5, 6):
+        found |= {"teacher.options.dim": 96, "teacher.options.heads": 3}
+        found |= {"optimizer.lr": 5e-4, "optimizer.backbone_lr": 5e-4}
+    if stage in FADED:
+        found["schedule.removal_epochs"] = FADED[stage]
+    if stage == 5:
+        found["network.options.kept_hidden"] = 96
+    if stage == 6:
+        found["init.kept_hidden"] = 96
+    return found
+
+
+def chain(data: Data, out: Path, device: str, tiny: bool) -> None:
+    """Train all stages with a teacher that knows something, and with one that does not."""
+    rows = []
+    for branch in ("taught", "control"):
+        before = places = out / "taught" / CHAIN[0]
+        for stage, name in enumerate(CHAIN, 1):
+            settings = settings_of(stage, tiny)
+            places = out / branch / name
+            if stage == 1:
+                if branch == "control":
+                    continue  # the first teacher keeps its random weights
+            elif stage == 2:
+                known = weights(before) if branch == "taught" else None
+                settings |= {"teacher.weights": known, "init.weights": known}
+            else:
+                settings["init.weights"] = weights(before)
+                # The teacher is what stage 2a, 2b, ... started from, before anything was removed.
+                if stage in (3, 5):
+                    last_whole = before
+                if stage < 7:
+                    settings["teacher.weights"] = weights(last_whole)
+            found = run(name, settings, data, places, device)
+            rows.append((branch, name, losses(places), found["figures"]))
+            before = places
+    eight = out / "taught" / CHAIN[3]
+    settings = settings_of(6, tiny) | {
+        "schedule.epochs": sum(TINY_EPOCHS[4:6]) if tiny else 30,
+        "init.weights": weights(eight),
+        "teacher.weights": weights(eight),
+    }
+    at_once = out / "at_once"
+    found = run(CHAIN[5], settings, data, at_once, device)
+    rows.append(("at once", CHAIN[5], losses(at_once), found["figures"]))
+    print("| branch | stage | loss, first and last tenth | held-out IoU | IoU > 0.5 | score |")
+    print("|---|---|---|---|---|---|")
+    for branch, name, (first, last), figures in rows:
+        columns = [figures.get(f"held_out_{key}") for key in ("iou", "iou50", "score")]
+        shown = " | ".join("-" if value is None else f"{value:.3f}" for value in columns)
+        print(f"| {branch} | {name} | {first:.3f} to {last:.3f} | {shown} |")
+
+
+def losses(out: Path) -> tuple[float, float]:
+    """Mean loss of the first and of the last tenth of a run."""
+    import csv
+
+    with (out / "log.csv").open(newline="") as file:
+        totals = [float(row["total"]) for row in csv.DictReader(file) if row["total"]]
+    tenth = max(1, len(totals) // 10)
+    return mean(totals[:tenth]), mean(totals[-tenth:])
+
+
+def figure(
+    data: Data, out: Path, device: str, evaluate: Path | None, steps: int, seeds: int, frames: int
+) -> None:
+    """Train half of the bundled tracker, with and without the whole one as a teacher."""
+    from trackers.base import build_network
+    from trackers.training.saving import read_weights, write_weights
+    from trackers.training.validation import follow_sequences
+
+    start = out / "start.safetensors"
+    if not start.exists():
+        import checkpoints
+        from trackers.training.distill import without_blocks
+
+        whole = read_weights(checkpoints.path("mixformerv2_small_seed"))
+        write_weights(without_blocks(whole, (0, 2)), start)
+    common: dict[str, object] = {
+        "network.options.depth": 2,
+        "init.weights": str(start),
+        "losses.score": 0.0,
+        "optimizer.lr": 3e-4,
+        "optimizer.backbone_lr": 3e-4,
+        "data.sampler": "causal",
+        "schedule.batch_size": 16,
+        "schedule.samples_per_epoch": 160,
+        "schedule.epochs": steps // 10,
+        "schedule.warmup_steps": 10,
+        "engine.compile": False,
+        "engine.ema": 0.95,
+        "engine.piece_mb": 0,
+        "engine.log_every": 10,
+        "engine.save_every_epochs": 1000,
+        "data.pipeline": "loader",
+        "data.workers": 0,
+        "validation.samples": 512,
+        "validation.every_epochs": 1000,
+    }
+    teacher = {"name": "mixformerv2_small", "weights": "mixformerv2_small_seed"}
+    arms: dict[str, dict[str, object]] = {
+        "alone": {},
+        "taught": {
+            "teacher": teacher,
+            "losses.edges": 5.0,
+            "losses.features": 0.2,
+            "losses.feature_pairs": [[0, 1], [1, 3]],
+        },
+    }
+    found: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
+    for seed in range(42, 42 + seeds):
+        for arm, changes in arms.items():
+            place = out / f"{arm}_{seed}"
+            settings = common | changes | {"engine.seed": seed}
+            figures = run("continue_small", settings, data, place, device)["figures"]
+            table = place / "sequences.json"
+            recipe = build_recipe(read_values("continue_small"), data, overrides(settings))
+            if evaluate is not None and not table.exists():
+                network = build_network(recipe.network.name, **recipe.network.options)
+                network.load_state_dict(read_weights(place / "weights.safetensors"))
+                network.requires_grad_(False).to(device)
+                rows = follow_sequences(network, recipe, evaluate, frames=frames)
+                table.write_text(json.dumps(rows, indent=1))
+            measured = {key: figures[key] for key in ("held_out_iou", "held_out_iou50")}
+            if evaluate is not None:
+                rows = json.loads(table.read_text())
+                measured |= {f"sequences {k}": v for k, v in rows["mean"].items()}
+            for key, value in measured.items():
+                found[arm].setdefault(key, []).append(value)
+    print("| | without the teacher | with KL and features | gain | larger than both deviations |")
+    print("|---|---|---|---|---|")
+    for key, alone in found["alone"].items():
+        taught = found["taught"][key]
+        spread = max(stdev(alone), stdev(taught)) if seeds > 1 else float("nan")
+        gain = mean(taught) - mean(alone)
+        cells = [f"{mean(v):.3f} ± {stdev(v):.3f}" for v in (alone, taught)] if seeds > 1 else []
+        print(f"| {key} | {' | '.join(cells)} | {gain:+.3f} | {'yes' if gain > spread else 'no'} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["chain", "figure"])
+    parser.add_argument("--data", action="append", required=True, metavar="KIND=PATH")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scale", choices=["tiny", "reduced"], default="tiny")
+    parser.add_argument("--evaluate", type=Path, help="folder of sequences, for `figure`")
+    parser.add_argument("--frames", type=int, default=200, help="of each sequence at most")
+    parser.add_argument("--steps", type=int, default=100, help="of each run of `figure`")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of the CPU; default: as PyTorch chooses")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    data = [tuple(text.split("=", 1)) for text in args.data]
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.what == "chain":
+        chain(data, args.out, args.device, args.scale == "tiny")
+    else:
+        figure(data, args.out, args.device, args.evaluate, args.steps, args.seeds, args.frames)
+
+
+if __name__ == "__main__":
+    main()

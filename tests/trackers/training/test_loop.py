@@ -1,0 +1,257 @@
+"""The loop learns, goes on where it was killed, and shares its work without changing it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from media import InputError
+from trackers.training import train
+from trackers.training.loop import _Average
+from trackers.training.objectives import Objective
+from trackers.training.records import Record
+
+ROOT = Path(__file__).parents[3]
+# Depth and width at which a step takes milliseconds, and nothing is left to chance but the data.
+FAST = {"network.options.depth": 2, "network.options.drop_path": 0.0, "data.sampler": "causal"}
+FAST |= {"losses.score": 0.0}
+
+TRAIN = """
+import json, sys, torch
+from pathlib import Path
+from trackers.training import build_recipe, train
+torch.set_num_threads(1)
+values, data, out = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
+train(build_recipe(values, [tuple(pair) for pair in data]), out, device="cpu")
+"""
+
+
+def values_of(recipe) -> dict:
+    """As they were before the sources were filled in."""
+    values = recipe.as_dict()
+    values["data"] = {k: v for k, v in values["data"].items() if not k.endswith("_size")}
+    (stills,) = values["data"]["sources"]
+    given = {key: value for key, value in stills.items() if key not in ("kind", "path")}
+    values["data"]["sources"] = {"stills": given}
+    return values
+
+
+def command(recipe, stills: Path, out: Path) -> list[str]:
+    data = [["stills", str(stills)]]
+    return [sys.executable, "-c", TRAIN, json.dumps(values_of(recipe)), json.dumps(data), str(out)]
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "state.pt", weights_only=True)["network"]
+
+
+def test_it_learns(make, losses_of, tmp_path) -> None:
+    changes = {
+        "schedule.batch_size": 8,
+        "schedule.samples_per_epoch": 8 * 50,
+        "schedule.epochs": 3,
+        "schedule.warmup_steps": 10,
+        "optimizer.lr": 2e-3,
+        "optimizer.backbone_lr": 2e-3,
+        "validation.samples": 16,
+        "data.search_center_jitter": 1.0,
+        "engine.ema": 0.9,
+    }
+    summary = train(make("continue_small", **FAST | changes), tmp_path, device="cpu")
+    losses = losses_of(tmp_path)
+    assert len(losses) == 150
+    assert np.mean(losses[-15:]) < 0.75 * np.mean(losses[:15])
+    assert summary["figures"]["held_out_iou"] > 0.1
+    assert json.loads((tmp_path / "run.json").read_text()) == summary
+    assert (tmp_path / "samples.png").stat().st_size > 1000
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(make, stills, losses_of, tmp_path) -> None:
+    """Killed by the system, without a chance to tidy up, at a step that chance chooses."""
+    changes = {"schedule.epochs": 12, "engine.ema": 0.9, "network.options.drop_path": 0.1}
+    recipe = make("continue_small", **FAST | changes)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    train(recipe, unbroken, device="cpu")
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command(recipe, stills, broken), env=environment)
+    deadline = time.monotonic() + 120
+    least = int(np.random.default_rng().integers(6, 40))
+    while time.monotonic() < deadline and process.poll() is None:
+        if (broken / "state.pt").exists() and len(rows(broken)) >= least:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = torch.load(broken / "state.pt", weights_only=True)
+    assert 0 < state["step"] < recipe.schedule.steps, "killed too late to show anything"
+
+    train(recipe, broken, device="cpu")
+    assert losses_of(broken) == losses_of(unbroken)
+    first, second = weights(unbroken), weights(broken)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_two_processes_do_what_one_does(make, stills, losses_of, tmp_path) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 2, "schedule.accumulate": 2})
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(recipe, one, device="cpu")
+    script = tmp_path / "script.py"
+    script.write_text(TRAIN)
+    together = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--standalone",
+            str(script),
+            *command(recipe, stills, two)[3:],
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert together.returncode == 0, together.stderr[-2000:]
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
+    first, second = weights(one), weights(two)
+    for key, tensor in first.items():
+        assert (tensor.float() - second[key].float()).abs().max() < 1e-4, key
+
+
+def test_parts_of_a_batch_add_up(make, losses_of, tmp_path) -> None:
+    for parts in (1, 4):
+        changes = {"schedule.epochs": 1, "schedule.accumulate": parts}
+        train(make("continue_small", **FAST | changes), tmp_path / str(parts), device="cpu")
+    assert losses_of(tmp_path / "4") == pytest.approx(losses_of(tmp_path / "1"), rel=1e-4)
+
+
+def test_the_clock_ends_a_run_with_its_schedule(make, tmp_path) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 100_000})
+    summary = train(recipe, tmp_path, device="cpu", minutes=0.02)
+    assert 0 < summary["steps"] < recipe.schedule.steps and summary["seconds"] < 30
+    rates = [float(row["lr_head"]) for row in rows(tmp_path) if row["lr_head"]]
+    assert rates[-1] < 0.2 * max(rates)  # it fell as if the run had been planned so long
+
+
+def test_the_removal_follows_the_epochs(make, tmp_path) -> None:
+    changes = {
+        "teacher.weights": None,
+        "teacher.options": {"dim": 32, "heads": 2, "search_size": 64},
+        "network.options.feat_sz": 12,
+        "network.options.kept_hidden": 32,
+        "schedule.epochs": 6,
+        "schedule.removal_epochs": 5,
+    }
+    train(make("small_a_removal", **changes), tmp_path, device="cpu")
+    found = [float(row["removal"]) for row in rows(tmp_path)]
+    assert found[::5] == pytest.approx([0.654508, 0.345492, 0.0954915, 0, 0, 0], rel=1e-4)
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(make, tmp_path) -> None:
+    train(make("continue_small", **FAST | {"schedule.epochs": 1}), tmp_path, device="cpu")
+    with pytest.raises(InputError, match=r"schedule.epochs is 2 now and was 1"):
+        train(make("continue_small", **FAST | {"schedule.epochs": 2}), tmp_path, device="cpu")
+
+
+def test_a_damaged_state_is_named(make, tmp_path) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
+    train(recipe, tmp_path, device="cpu")
+    (tmp_path / "state.pt").write_bytes(b"no state")
+    with pytest.raises(InputError, match="delete it to start anew"):
+        train(recipe, tmp_path, device="cpu")
+
+
+def test_steps_without_finite_gradients_change_nothing(make, tmp_path, monkeypatch) -> None:
+    whole = Objective.forward
+
+    def poisoned(self, batch, lesson):
+        found = whole(self, batch, lesson)
+        return found | {"total": found["total"] * float("nan")}
+
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 2})
+    train(recipe, tmp_path / "a", device="cpu")
+    monkeypatch.setattr(Objective, "forward", poisoned)
+    train(recipe, tmp_path / "b", device="cpu")
+    assert all(row["steps_without_gradients"] == "1" for row in rows(tmp_path / "b"))
+    assert all(t.isfinite().all() for t in weights(tmp_path / "b").values())
+    with pytest.raises(InputError, match="the training diverged"):
+        train(
+            make("continue_small", **FAST | {"schedule.epochs": 20}), tmp_path / "c", device="cpu"
+        )
+
+
+def test_the_average_follows_the_weights() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    average = _Average(network, 0.5)
+    torch.nn.init.ones_(network.weight)
+    found = []
+    for _ in range(3):
+        average.update(network)
+        found.append(average.state["weight"].item())
+    assert found == pytest.approx([1 - 2 / 11, 1 - 2 / 11 * 3 / 12, 1 - 2 / 11 * 3 / 12 * 4 / 13])
+
+
+def test_without_tensorboard_there_is_the_csv(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with caplog.at_level("INFO"):
+        record = Record(tmp_path, 0)
+    record.add(1, {"total": 2.0})
+    record.add(2, {"other": 3.0})
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2"]
+    assert "figures go to" in caplog.text
+
+
+BARE = """
+import sys
+for name in ("cv2", "av", "timm", "yaml", "tensorboard", "matplotlib", "imageio", "tqdm", "gradio",
+             "requests", "pycocotools", "scipy", "skimage", "onnxruntime", "lmdb", "filelock"):
+    sys.modules[name] = None
+"""
+
+
+def test_a_bare_machine_trains(make, stills, losses_of, tmp_path) -> None:
+    """With torch, torchvision, numpy, Pillow and safetensors, and nothing else."""
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 1, "validation.samples": 4})
+    run = command(recipe, stills, tmp_path / "run")
+    run[2] = BARE + run[2]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(losses_of(tmp_path / "run")) == 5
+
+
+def test_sequences_are_tracked_with_what_was_learnt(make, tmp_path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "sequences" / "square"
+    (folder / "img").mkdir(parents=True)
+    boxes = []
+    for i in range(3):
+        pixels = np.full((80, 100, 3), 60, np.uint8)
+        pixels[20:50, 20 + i : 50 + i] = 220
+        Image.fromarray(pixels).save(folder / "img" / f"{i:04d}.png")
+        boxes.append(f"{20 + i},20,30,30\n")
+    (folder / "groundtruth.txt").write_text("".join(boxes))
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
+    sequences = ("folder", tmp_path / "sequences")
+    summary = train(recipe, tmp_path / "run", device="cpu", evaluate=sequences)
+    assert summary["sequences"].keys() == {"square", "mean"}
+    assert 0 <= summary["sequences"]["mean"]["AUC"] <= 1
