@@ -393,14 +393,18 @@ class HourglassImageEncoder(nn.Module):
             x = x + self.pos_embed
         for block in self.blocks[: self.config.location]:
             x = block(x)
-        x = run_on_clusters(
+        x = self._run_on_fewer(x, self.blocks[self.config.location :])
+        return self.neck(x.permute(0, 3, 1, 2))
+
+    def _run_on_fewer(self, x: Tensor, blocks: nn.ModuleList) -> Tensor:
+        """Run the blocks from `config.location` on with fewer tokens than (b, h, w, c)."""
+        return run_on_clusters(
             x,
-            self.blocks[self.config.location :],
+            blocks,
             self.window_size,
             self.config,
             skip_if_as_large=self.config.official_flaws,
         )
-        return self.neck(x.permute(0, 3, 1, 2))
 
 
 def apply_to_sam_encoder(
