@@ -127,6 +127,7 @@ class Batches:
             num_workers=self._config.workers,
             prefetch_factor=2,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the run's own
         )
         for prepared in loader:
             yield self._complete(prepared)

@@ -20,8 +20,9 @@ class SourceConfig:
         kind: stills or tracks for packed shards, coco, or a name of `list_datasets()`.
         path: its folder.
         weight: how often it is drawn, in proportion to the other sources.
-        split: a split of the data set, None for train; of shards train, val (a twentieth of the
-            videos or pictures, always the same ones) or None for all.
+        split: a split of the data set, None for train (or all, if it has none); of shards train,
+            val (a twentieth of the videos or pictures, always the same ones), or None for all.
+        sequences: a text file that names the sequences of the data set to use, one per line.
         emphasis: how often an item is drawn whose name (of a track: of its video) matches a pattern
             such as `foda_*`, in proportion to one that matches none; the first match counts.
         min_side: objects narrower or lower than this, in pixels, are not used; tracks by the median
@@ -32,6 +33,7 @@ class SourceConfig:
     path: str
     weight: float = 1.0
     split: str | None = None
+    sequences: str | None = None
     emphasis: Mapping[str, float] = field(default_factory=dict)
     min_side: float = 0.0
 

@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from media import InputError
-from trackers.datasets import list_datasets, open_dataset
+from trackers.datasets import list_datasets
 from trackers.training.data.following import follow_regions
 from trackers.training.data.pictures import decode
 from trackers.training.data.shards import Labelled, ShardWriter, four_numbers, is_inside
+from trackers.training.data.sources import open_labelled
 
 Encoding = Literal["webp", "jpeg"]
 
@@ -68,13 +69,11 @@ class Loose:
 
 
 def _dataset(kind: str, job: Job) -> Iterator[Loose]:
-    dataset = open_dataset(kind, job.source, split=job.split or "train")
-    if dataset.hidden:
-        raise InputError(f"Nobody but its server knows the boxes of {dataset.title}, {job.split}.")
+    dataset = open_labelled(kind, job.source, job.split)
     for name in islice(dataset.names, job.limit):
         try:
             sequence = dataset[name]
-        except InputError as error:
+        except (InputError, OSError) as error:
             job.outcome.left_out.append(str(error))
             continue
         for i in range(0, len(sequence), job.every):
@@ -242,7 +241,7 @@ def pack(
         out: folder for the shards, without any yet.
         kind: tracks (NAME/video.mp4 with NAME/tracks.jsonl), clips (videos without labels, in which
             regions are followed by optical flow), coco, or a name of `list_datasets()`.
-        split: of the data set; None for train.
+        split: of the data set; None for train, or all of it if it is not split.
         short_side: pictures are shrunk to this shorter side, never enlarged; JPEG files that are
             small enough stay as they are.
         every: one frame in so many is kept.

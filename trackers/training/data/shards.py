@@ -20,7 +20,7 @@ from typing import Any
 from media import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Labelled:
     """One object in one picture: `id` is None where it is not known from other frames."""
 
@@ -28,7 +28,7 @@ class Labelled:
     id: int | str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One picture of a shard.
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from media import InputError
-from trackers.datasets import list_datasets, open_dataset
+from trackers.datasets import Dataset, dataset_class, list_datasets, open_dataset
 from trackers.datasets.coco import open_coco
 from trackers.training.data.config import DataConfig, SourceConfig
 from trackers.training.data.pictures import decode
@@ -229,15 +229,29 @@ def _is_enough(visible: np.ndarray) -> bool:
     return len(visible) >= _FEWEST_FRAMES and visible.sum() >= _FEWEST_VISIBLE
 
 
+def open_labelled(
+    kind: str, root: str | Path, split: str | None, sequences: str | None = None
+) -> Dataset:
+    """A data set of `trackers.datasets` whose boxes are known; None for its split for training.
+
+    Raises:
+        InputError: it cannot be opened, or its boxes are kept from everybody.
+    """
+    splits = dataset_class(kind).splits
+    chosen = split or ("train" if "train" in splits else splits[0])
+    dataset = open_dataset(kind, root, split=chosen, sequences=sequences)
+    if dataset.hidden:
+        raise InputError(f"Nobody but its server knows the boxes of {dataset.title}, {chosen}.")
+    return dataset
+
+
 class Sequences(Source):
     """The sequences of a data set of `trackers.datasets`."""
 
     is_video = True
 
     def __init__(self, config: SourceConfig) -> None:
-        self._dataset = open_dataset(config.kind, config.path, split=config.split or "train")
-        if self._dataset.hidden:
-            raise InputError(f"Nobody but its server knows the boxes of {self._dataset.title}.")
+        self._dataset = open_labelled(config.kind, config.path, config.split, config.sequences)
         self.name = f"{self._dataset.title} in {config.path}"
         self.chances = _chances(self._dataset.names, config.emphasis)
         self._recent: OrderedDict[int, tuple[Info, tuple[Path, ...]]] = OrderedDict()
@@ -257,7 +271,11 @@ class Sequences(Source):
         if index in self._recent:
             self._recent.move_to_end(index)
             return self._recent[index]
-        sequence = self._dataset[self._dataset.names[index]]
+        name = self._dataset.names[index]
+        try:
+            sequence = self._dataset[name]
+        except OSError as error:
+            raise InputError(f"The sequence {name} cannot be read: {error}.") from error
         found = Info(sequence.boxes_xywh, sequence.visible), sequence.frames
         if not _is_enough(sequence.visible):
             raise InputError(f"The sequence {sequence.name} shows its object in too few frames.")

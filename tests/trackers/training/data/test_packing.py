@@ -100,7 +100,7 @@ def test_a_damaged_picture_of_a_data_set_is_left_out(tmp_path: Path) -> None:
     (folder.parent / "groundtruth.txt").write_text(
         "".join("{},{},{},{}\n".format(*box_in(i)) for i in range(4))
     )
-    found = pack(tmp_path / "data", tmp_path / "packed", kind="folder", split="all")
+    found = pack(tmp_path / "data", tmp_path / "packed", kind="folder")
     assert found.pictures == 3 and "a 2 is damaged" in found.left_out[0]
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_packed(labelled: Path, tmp_path: Path) -> None:
         ("coco", "does not hold COCO's split"),
     ):
         with pytest.raises(InputError, match=sentence):
-            pack(labelled, out, kind=kind, split="all" if kind == "folder" else None)
+            pack(labelled, out, kind=kind)
     with pytest.raises(InputError, match=r"holds no NAME/tracks.jsonl"):
         pack(tmp_path / "nowhere", out, kind="tracks")
     with pytest.raises(InputError, match="every is at least 1"):

@@ -191,6 +191,16 @@ def test_sequences_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
     assert "short shows its object in too few frames" in sentences and "missing" in sentences
 
 
+def test_a_list_of_sequences_chooses(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_frames(tmp_path / name / "img", "{:04d}.png", range(FRAMES))
+        write_boxes(tmp_path / name / "groundtruth.txt")
+    (tmp_path / "list.txt").write_text("b\n")
+    assert len(open_sources(of("folder", tmp_path))[0]) == 2  # not split: all of it
+    chosen = open_sources(of("folder", tmp_path, sequences=str(tmp_path / "list.txt")))[0]
+    assert len(chosen) == 1 and str(chosen.picture(0, 3)).endswith("b/img/0003.png")
+
+
 def test_the_tracks_at_hand(shared: Callable[[str], Path], tmp_path: Path) -> None:
     found = pack(shared("data/train/tracks"), tmp_path / "packed", kind="tracks", limit=2, every=3)
     assert found.pictures > 40 and not found.left_out
