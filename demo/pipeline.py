@@ -28,6 +28,8 @@ from media.draw import draw_box, draw_mask
 from media.video import VideoReader, VideoWriter
 from segmenters import Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
+from segmenters.region import Window, answer, choose_window
+from segmenters.steady import Steadier, SteadyMask, with_margin
 from trackers import MultiTracker, Track, build_tracker, list_trackers
 
 Frame = np.ndarray  # RGB uint8 (h, w, 3)
@@ -222,33 +224,18 @@ def follow(
         yield index, frame, found
 
 
-BOX_MARGIN = 0.05
-"""Share of its size by which a tracked box grows on each side before it prompts the segmenter.
-
-A tracked box often cuts off feet, and a segmenter keeps to its box: on `dog` of DAVIS the mean IoU
-of every third mask rose from .926 to .947, on car-shadow from .961 to .963, and fell on blackswan
-from .947 to .944 and on camel from .845 to .842.
-"""
-
-
-def _grown(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The box with its margin, inside a frame of `size` (height, width)."""
-    margin = BOX_MARGIN * np.tile(box[2:] - box[:2], 2) * np.array([-1, -1, 1, 1])
-    height, width = size
-    return np.clip(box + margin, 0, [width, height] * 2).astype(np.float32)
-
-
 def cut_out(
     reader: VideoReader,
     tracks: Tracks,
     segments: Sequence[Segment],
     given: Mapping[tuple[int, int], Mask],
     segmenter: Segmenter,
-) -> Iterator[tuple[int, Frame, dict[Segment, Mask]]]:
-    """Masks of objects in their segments, prompted with the tracked boxes.
+) -> Iterator[tuple[int, Frame, dict[Segment, SteadyMask]]]:
+    """Masks of objects in their segments, prompted with the tracked boxes and steady in time.
 
     On a key frame the user's prompt counts instead: a given mask is taken as it is, points and box
-    go to the segmenter together. Where every object is lost the frame is not even encoded.
+    go to the segmenter together. Small objects are looked at closely, each by itself; where every
+    object is lost the frame is not even encoded.
 
     Args:
         given: the masks that are taken as they are, by (object id, frame index).
@@ -256,27 +243,33 @@ def cut_out(
     Yields (frame index, frame, {segment: mask}), in the order of `walk`; a lost object has an empty
     mask.
     """
-    previous: dict[Segment, Mask] = {}
+    size = reader.info.size
+    nothing = SteadyMask(np.zeros(size, bool), float("nan"), float("nan"), False)
+    steadiers: dict[Segment, Steadier] = {}
     for index, frame, here in walk(reader, segments):
-        masks = {segment: np.zeros(reader.info.size, bool) for segment in here}
-        asked: list[tuple[Segment, np.ndarray, Prompt]] = []
+        steadiers = {segment: steadiers.get(segment) or Steadier() for segment in here}
+        masks = dict.fromkeys(here, nothing)
+        asked: dict[Segment, tuple[Prompt, Window]] = {}
         for segment in here:
             number, key = segment.prompt.id, segment.key
             point = tracks.at(index).get(number)
             if point is None or point.box is None:
-                previous.pop(segment, None)
+                steadiers[segment].forget()
             elif index == key.frame and (number, index) in given:
-                masks[segment] = previous[segment] = given[number, index]
+                mask = given[number, index]
+                steadiers[segment].hold(frame, mask)
+                masks[segment] = SteadyMask(mask, 1.0, float("nan"), False)
             else:
-                box = _grown(np.asarray(point.box, np.float32), reader.info.size)
-                asked.append((segment, box, to_prompt(key) if index == key.frame else Prompt(box)))
-        if asked:
-            answers = segmenter.predict(segmenter.encode(frame), [own for _, _, own in asked])
-            for (segment, box, own), candidates in zip(asked, answers, strict=True):
-                # A click may mean a part that is smaller than the box; a box means the whole of it.
-                expected = None if own.points is not None else box
-                best = choose_candidate(candidates, box=expected, previous=previous.get(segment))
-                masks[segment] = previous[segment] = clean_mask(best.mask)
+                box = with_margin(np.asarray(point.box, np.float32), size)
+                prompt = to_prompt(key) if index == key.frame else Prompt(box)
+                asked[segment] = prompt, choose_window(box, size, points=prompt.points)
+        answers = answer(segmenter, frame, list(asked.values()))
+        for (segment, (prompt, window)), candidates in zip(asked.items(), answers, strict=True):
+            # A click may mean a part that is smaller than the box; a box means the whole of it.
+            expected = None if prompt.points is not None else prompt.box
+            masks[segment] = steadiers[segment].settle(
+                frame, candidates, box=expected, window=window
+            )
         yield index, frame, masks
 
 

@@ -322,14 +322,18 @@ class _Run:
             segmenter = self.models.segmenter()
             self._weights_of("segmenter", segmenter)
             total, done = len(set(chain.from_iterable(s.frames for s in missing))), set[int]()
+            doubtful: dict[str, list[int]] = {}
             for index, frame, masks in cut_out(self.reader, tracks, missing, self.given, segmenter):
-                for segment, mask in masks.items():
-                    folders[segment].write(index, mask)
-                shown = {segment.prompt.id: mask for segment, mask in masks.items()}
+                for segment, found in masks.items():
+                    folders[segment].write(index, found.mask)
+                    if found.doubtful:
+                        doubtful.setdefault(segment.prompt.title, []).append(index)
+                shown = {segment.prompt.id: found.mask for segment, found in masks.items()}
                 here = {number: tracks.at(index)[number] for number in shown}
                 self.show(index, partial(draw, frame, here, shown, self.objects))
                 done.add(index)
                 self.tick("cut out", len(done), total)
+            self.notes += [_doubt(title, frames) for title, frames in doubtful.items()]
         by_frame: dict[int, dict[int, MaskFolder]] = {}
         for segment in segments:
             places = by_frame.setdefault(segment.prompt.id, {})
@@ -427,6 +431,18 @@ class _Run:
             },
         )  # fmt: skip
         return Result(self.project.folder, self.outputs, list(notes), seconds)
+
+
+def _doubt(title: str, frames: Sequence[int]) -> str:
+    """A note on frames whose mask is probably wrong: the ends of the longest runs of them."""
+    numbers = np.unique(frames)
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    runs = sorted(sorted(runs, key=len, reverse=True)[:5], key=lambda run: int(run[0]))
+    places = ", ".join(f"{r[0]}" if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
+    return (
+        f"{title}: the mask may be wrong in {len(numbers)} frames (look at {places}); a correction "
+        "on one of them puts it right."
+    )
 
 
 def _weights_here(*stages: checkpoints.Stage) -> list[str]:

@@ -37,13 +37,18 @@ class View:
 
 
 def choose_window(
-    box: np.ndarray | None, size: tuple[int, int], *, region: Region = "auto"
+    box: np.ndarray | None,
+    size: tuple[int, int],
+    *,
+    points: np.ndarray | None = None,
+    region: Region = "auto",
 ) -> Window:
     """Choose what to look at: a square round a box, or the whole frame.
 
     Args:
         box: Float (4,), x0 y0 x1 y1 in pixels, where the object is; None if nobody knows.
         size: (height, width) of the frame.
+        points: Float (n, 2), x y in pixels, that have to be seen, too.
         region: Whether to look closer: "auto" if the object is small.
 
     Returns:
@@ -59,6 +64,8 @@ def choose_window(
     side = int(np.ceil(CONTEXT * longest))
     x0, x1 = _span((box[0] + box[2]) / 2, side, width)
     y0, y1 = _span((box[1] + box[3]) / 2, side, height)
+    if points is not None and not ((points >= (x0, y0)) & (points < (x1, y1))).all():
+        return whole
     return x0, y0, x1, y1
 
 

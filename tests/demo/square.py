@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from segmenters import Candidate, Prompt
@@ -97,8 +98,12 @@ class ColourSegmenter:
         return frame
 
     def predict(self, embedding: Any, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
-        logits = np.zeros((256, 256), np.float32)
-        return [[Candidate(mask=red(embedding), score=0.9, logits=logits)] for _ in prompts]
+        mask = red(embedding)
+        scale = 256 / max(mask.shape)
+        rows, columns = round(mask.shape[0] * scale), round(mask.shape[1] * scale)
+        logits = np.full((256, 256), -8, np.float32)
+        logits[:rows, :columns] = 16 * cv2.resize(mask.astype(np.float32), (columns, rows)) - 8
+        return [[Candidate(mask=mask, score=0.9, logits=logits)] for _ in prompts]
 
 
 class GreyInpainter:
