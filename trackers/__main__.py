@@ -1,4 +1,7 @@
-"""Follow objects, and measure how well: list | track | explain | evaluate | report | vot | pack."""
+"""Follow objects, and measure how well.
+
+list | track | explain | evaluate | report | vot | pack | train | export
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tqdm import tqdm
-
 from checkpoints import CheckpointError
 from media import InputError
 from media.command_line import build_parser, call
-from trackers.base import Mode, list_trackers
+from trackers.base import Mode, build_tracker, list_trackers
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from trackers.datasets import Dataset
     from trackers.evaluation.report import TrackerReport
     from trackers.evaluation.results import Results
@@ -40,12 +43,14 @@ def _parse_box(text: str) -> list[float]:
 
 
 def list_() -> int:
-    """Show the trackers, OpenCV's baselines and the data sets that the other commands know."""
+    """Show the trackers, OpenCV's baselines, recipes and data sets that the other commands know."""
     from trackers.datasets import dataset_class, list_datasets
     from trackers.evaluation.opencv import list_baselines
+    from trackers.training import list_recipes
 
     print("Trackers:", ", ".join(list_trackers()))
     print("Baselines:", ", ".join(list_baselines()))
+    print("Recipes:", ", ".join(list_recipes()))
     print("Data sets:")
     for name in list_datasets():
         found = dataset_class(name)
@@ -63,6 +68,7 @@ def track(
     weights: Path | None = None,
     mode: Mode = "robust",
     device: str = "auto",
+    fast: bool = False,
     baselines: Path | None = None,
 ) -> int:
     """Follow one object through a video and write its boxes as CSV.
@@ -75,8 +81,11 @@ def track(
         weights: A file with weights, in place of the best on this machine.
         mode: robust says when the object is lost; benchmark follows the published protocol.
         device: auto, cpu, cuda, cuda:1 or mps.
+        fast: Compute in bfloat16, and on a GPU with fewer launches: boxes differ a little.
         baselines: Folder with NanoTrack's two .onnx files, for opencv:Nano.
     """
+    from tqdm import tqdm
+
     from media.video import open_video
     from trackers.evaluation.run import Contestant
 
@@ -88,6 +97,7 @@ def track(
         device=device,
         weights=None if weights is None else str(weights),
         mode=mode,
+        options={"fast": True} if fast else {},
         baselines=None if baselines is None else str(baselines),
     )
     rows: list[list[object]] = [["frame", "x0", "y0", "x1", "y1", "score", "lost"]]
@@ -148,6 +158,8 @@ def explain(
         mode: benchmark follows the published protocol; robust is what videos are followed with.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
+    from tqdm import tqdm
+
     from media.video import open_video
     from trackers.explain import build_explainable, write_pictures
     from trackers.explain import explain as draw
@@ -212,6 +224,8 @@ def evaluate(
         threshold: Under which a search token may meet the template (GRM).
         baselines: Folder with NanoTrack's two .onnx files, for opencv:Nano.
     """
+    from tqdm import tqdm
+
     from trackers.datasets import open_dataset
     from trackers.evaluation.results import Results, write_submission
     from trackers.evaluation.run import Contestant
@@ -394,6 +408,8 @@ def pack(
         quality: Of the encoding, 1 to 100.
         shard_mb: Largest size of a shard, in MB.
     """
+    from tqdm import tqdm
+
     from trackers.training.data.packing import pack as run
 
     with tqdm(unit="picture") as bar:
@@ -416,7 +432,83 @@ def pack(
     return 0
 
 
-COMMANDS = (list_, track, explain, evaluate, report, vot, pack)
+def train(
+    recipe: str,
+    *,
+    data: list[str] | None = None,
+    override: list[str] | None = None,
+    out: Path | None = None,
+    minutes: float | None = None,
+    evaluate: str | None = None,
+    device: str = "auto",
+    print_config: bool = False,
+) -> int:
+    """Train a tracker by a recipe, or go on where the same command stopped.
+
+    With several GPUs: torchrun --nproc-per-node=8 -m trackers train ...
+
+    Args:
+        recipe: Its name (see the command list), or a .yaml or .json file of your own.
+        data: KIND=PATH of a data source, as stills=DIR or lasot=DIR; the recipe says how each is
+            used.
+        override: A setting of the recipe to change, as schedule.epochs=5
+        out: Folder for weights, log and the state to go on from. Needed to train.
+        minutes: Squeeze the schedule into so many minutes.
+        evaluate: Folder of sequences to track at the end, or KIND=PATH of a data set.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        print_config: Print the recipe with all that it leaves unsaid, as JSON, and do nothing.
+    """
+    import json
+
+    from trackers.training import load_recipe, read_values
+    from trackers.training import train as run
+
+    places = []
+    for text in data or []:
+        kind, equals, path = text.partition("=")
+        if not equals or not path:
+            raise InputError(f"--data takes KIND=PATH such as stills=DIR, not {text!r}.")
+        places.append((kind, path))
+    if print_config:
+        places += [(kind, "") for kind in read_values(recipe)["data"].get("sources") or {}]
+        loaded = load_recipe(recipe, places, override or [])
+        print(json.dumps(loaded.as_values(), indent=1))
+        return 0
+    loaded = load_recipe(recipe, places, override or [])
+    if out is None:
+        raise InputError("Training needs a folder for its results: give --out DIR.")
+    sequences = None
+    if evaluate is not None:
+        kind, equals, path = evaluate.partition("=")
+        sequences = (kind, Path(path)) if equals else ("folder", Path(evaluate))
+    logging.getLogger("trackers.training").setLevel(logging.INFO)
+    summary = run(loaded, out, device=device, minutes=minutes, evaluate=sequences)
+    for name, figures in summary.get("sequences", {}).items():
+        print(f"{name:24s}", "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+    print(f"{out / 'weights.safetensors'} after {summary['steps']} steps.")
+    return 0
+
+
+def export(tracker: str, *, out: Path, weights: Path | None = None) -> int:
+    """Write a tracker's network as two ONNX files, one for its templates and one for a frame.
+
+    The files are run before they get their names, and have to find what PyTorch finds.
+
+    Args:
+        tracker: Which tracker; see the command list.
+        out: Folder for TRACKER_template.onnx and TRACKER_search.onnx
+        weights: A file with weights, in place of the best on this machine.
+    """
+    from trackers.onnx_export import export as run
+
+    exported = run(build_tracker(tracker, device="cpu", weights=weights), tracker, out)
+    worst = max(exported.differences.values())
+    print(f"{exported.template}\n{exported.search}")
+    print(f"ONNX Runtime's numbers are PyTorch's within {worst:.0e}.")
+    return 0
+
+
+COMMANDS = (list_, track, explain, evaluate, report, vot, pack, train, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

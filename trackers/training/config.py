@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import re
 import types
 import typing
@@ -22,6 +23,7 @@ from media import InputError
 from trackers.base import build_network
 from trackers.training.data import DataConfig
 
+_log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
 T = TypeVar("T")
 
@@ -235,6 +237,16 @@ class Recipe:
         """Plain values, as they are written into the run's folder."""
         return json.loads(json.dumps(asdict(self)))
 
+    def as_values(self) -> dict[str, Any]:
+        """The same in the form of a recipe file: without places, and crop sizes once."""
+        values = self.as_dict()
+        data = values["data"]
+        del data["search_size"], data["template_size"]
+        data["sources"] = {source.pop("kind"): source for source in data["sources"]}
+        for source in data["sources"].values():
+            del source["path"]
+        return values
+
 
 # ------------------------------------------------------------------------------- strict reading
 
@@ -385,10 +397,13 @@ def override(values: Mapping[str, Any], change: str) -> dict[str, Any]:
 
 
 def _sources(
-    wanted: Mapping[str, Any] | None, places: Sequence[tuple[str, str]], where: str
+    wanted: Mapping[str, Any] | None, places: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
     """The recipe's settings per kind of source, with the places the command line gives."""
     wanted = {kind: dict(settings or {}) for kind, settings in (wanted or {}).items()}
+    without = [kind for kind in wanted if kind not in dict(places)]
+    if without and places:
+        _log.warning("Without --data %s=PATH: left out.", "=PATH, ".join(without))
     return [{"kind": kind, "path": path} | wanted.get(kind, {}) for kind, path in places]
 
 
@@ -422,7 +437,7 @@ def build_recipe(
     except TypeError as error:
         raise InputError(f"network.options do not fit {network.name}: {error}.") from None
     section |= {"search_size": outline.search_size, "template_size": outline.template_size}
-    section["sources"] = _sources(sources, data, "data.sources")
+    section["sources"] = _sources(sources, data)
     values["data"] = section
     recipe = read(Recipe, values, "recipe")
     _check(recipe, outline)

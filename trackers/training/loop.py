@@ -243,7 +243,7 @@ class _Run:
         if schedule.decay == "step":
             factor *= step_decay(epoch, schedule.drop_epochs)
         else:
-            factor *= cosine_decay(progress, 1.0)
+            factor *= cosine_decay(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self._coefficient = None

@@ -55,7 +55,7 @@ def build_student(recipe: Recipe) -> nn.Module:
     if kept is not None:
         _order_hidden(network)
     if not recipe.losses.score and getattr(network, "score_head", None) is not None:
-        network.score_head.requires_grad_(False)  # type: ignore[union-attr]
+        network.score_head.requires_grad_(False)
     _freeze(network, recipe.optimizer)
     return network
 

@@ -19,7 +19,7 @@ from media import InputError
 INDEX = ".index.json"
 
 
-def write(path: Path, save: Callable[[Path], None]) -> None:
+def write(path: Path, save: Callable[[Path], object]) -> None:
     """Let `save` write a file under another name, then give it its own."""
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,8 @@ def write_weights(
     if len(pieces) == 1:
         write(path, lambda part: save_file(tensors, part, metadata=notes))
         return [path]
-    files, places = [], {}
+    files: list[Path] = []
+    places: dict[str, str] = {}
     for i, piece in enumerate(pieces, 1):
         file = path.with_name(f"{path.stem}-{i:05d}-of-{len(pieces):05d}{path.suffix}")
         write(file, lambda part, piece=piece: save_file(piece, part, metadata=notes))  # type: ignore[misc]

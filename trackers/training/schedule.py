@@ -33,9 +33,9 @@ def step_decay(epoch: int, drop_epochs: int) -> float:
     return float(0.1 ** ((epoch - 1) // drop_epochs))
 
 
-def cosine_decay(step: int, steps: int) -> float:
-    """Factor of the learning rate: a cosine from 1 at step 0 to 0 at step `steps`."""
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+def cosine_decay(progress: float) -> float:
+    """Factor of the learning rate: a cosine from 1 at progress 0 to 0 at progress 1."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def warmup(step: int, steps: int) -> float:

@@ -36,19 +36,9 @@ train(build_recipe(values, [tuple(pair) for pair in data]), out, device="cpu")
 """
 
 
-def values_of(recipe) -> dict:
-    """As they were before the sources were filled in."""
-    values = recipe.as_dict()
-    values["data"] = {k: v for k, v in values["data"].items() if not k.endswith("_size")}
-    (stills,) = values["data"]["sources"]
-    given = {key: value for key, value in stills.items() if key not in ("kind", "path")}
-    values["data"]["sources"] = {"stills": given}
-    return values
-
-
 def command(recipe, stills: Path, out: Path) -> list[str]:
     data = [["stills", str(stills)]]
-    return [sys.executable, "-c", TRAIN, json.dumps(values_of(recipe)), json.dumps(data), str(out)]
+    return [sys.executable, "-c", TRAIN, json.dumps(recipe.as_values()), json.dumps(data), str(out)]
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from media import InputError
+from tests.trackers.training.conftest import TINY
 from trackers import build_network
+from trackers.__main__ import main
 from trackers.training import list_recipes, load_recipe, read_values, train
 from trackers.training.config import override
 from trackers.training.saving import write_weights
@@ -99,6 +101,38 @@ def test_a_recipe_may_be_json_and_change_another(tmp_path) -> None:
     assert recipe.schedule.epochs == 3 and recipe.schedule.batch_size == 512
     with pytest.raises(InputError, match="There is no recipe 'kontinue'"):
         load_recipe("kontinue", [])
+
+
+def test_the_command_prints_a_recipe_that_it_reads(tmp_path, capsys) -> None:
+    assert main(["train", "stage2a_removal", "--print-config", "--override", "engine.seed=7"]) == 0
+    file = tmp_path / "printed.json"
+    file.write_text(capsys.readouterr().out)
+    data = [("lasot", "x"), ("tracks", "y")]
+    change = ["engine.seed=7"]
+    assert load_recipe(str(file), data) == load_recipe("stage2a_removal", data, change)
+
+
+def test_the_command_trains(stills, tmp_path, capsys) -> None:
+    changes = {
+        **{f"network.options.{key}": value for key, value in (TINY | {"depth": 1}).items()},
+        "init.weights": None,
+        "schedule": {"epochs": 1, "batch_size": 2, "samples_per_epoch": 4, "warmup_steps": 0},
+        "engine.compile": False,
+        "data.pipeline": "loader",
+        "data.workers": 0,
+        "validation.samples": 4,
+    }
+    words = [f"--override={key}={json.dumps(value)}" for key, value in changes.items()]
+    out = tmp_path / "run"
+    command = ["train", "continue_small", f"--data=stills={stills}", *words, "--device=cpu"]
+    assert main([*command, f"--out={out}"]) == 0
+    shown = capsys.readouterr()
+    assert "after 2 steps" in shown.out and (out / "weights.safetensors").exists()
+    assert main(command) == 2 and "give --out DIR" in capsys.readouterr().err
+    assert main(["train", "continue_small", "--data=stills", f"--out={out}"]) == 2
+    assert "KIND=PATH" in capsys.readouterr().err
+    assert main(["train", "continue_small", f"--out={out}2"]) == 2  # no data at all
+    assert "at least one" in capsys.readouterr().err
 
 
 def test_an_override_is_json_or_a_word() -> None:

@@ -26,4 +26,4 @@ def test_official_tables(golden, check) -> None:
 def test_warm_up_and_cosine() -> None:
     assert warmup(0, 0) == 1.0
     assert [warmup(step, 4) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert [cosine_decay(s, 10) for s in (0, 5, 10, 11)] == pytest.approx([1, 0.5, 0, 0])
+    assert [cosine_decay(share) for share in (0, 0.5, 1, 1.1)] == pytest.approx([1, 0.5, 0, 0])
