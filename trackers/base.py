@@ -212,9 +212,9 @@ def build_tracker(
         threshold: a search token meets the template when its probability of staying alone is below
             this; 0: when it is the less likely of the two (GRM).
             Options that are None take the tracker's own default.
-        fast: run the transformer in bfloat16; on a GPU also cut out crops there, and replay the
-            network's kernels as a CUDA graph. Boxes differ a little, and published results come
-            without it. A CPU without instructions for bfloat16 becomes slower.
+        fast: run the transformer's layers in bfloat16; on a GPU also cut out crops there, and
+            replay the network's kernels as a CUDA graph. Boxes differ a little, and published
+            results come without it. A CPU without instructions for bfloat16 becomes slower.
 
     Raises:
         InputError: an argument does not exist or does not fit this tracker, or the weights belong

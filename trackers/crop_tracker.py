@@ -68,13 +68,11 @@ class CropTracker(ABC):
         Args:
             record: see `Searcher`; None: on a GPU.
         """
-        self.network.backbone.to(torch.bfloat16)  # the heads stay as they are: they need digits
-        self._searcher = Searcher(
-            self.network.search_size,
-            self.device,
-            dtype=torch.bfloat16,
-            record=self.device.type == "cuda" if record is None else record,
-        )
+        for part in self.network.backbone.modules():  # not the heads: they need the digits
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                part.to(torch.bfloat16)
+        record = self.device.type == "cuda" if record is None else record
+        self._searcher = Searcher(self.network.search_size, self.device, record=record)
 
     def initialize(self, frame: np.ndarray, box: Sequence[float] | np.ndarray) -> None:
         """See `Tracker.initialize`."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trackers.crops import CropBuffer, SquareCrop, to_tensor
+from trackers.crops import CropBuffer, SquareCrop
 from trackers.fast import FrameBuffer, Recording
 from trackers.packed import PackedLinears, packing_available
 
@@ -39,20 +39,11 @@ class Searcher:
     Args:
         size: side of the search crops in pixels.
         device: where the network lives.
-        dtype: of its backbone.
         record: cut out crops on the device and record the network's runs; see fast.py.
     """
 
-    def __init__(
-        self,
-        size: int,
-        device: torch.device,
-        *,
-        dtype: torch.dtype = torch.float32,
-        record: bool = False,
-    ) -> None:
+    def __init__(self, size: int, device: torch.device, *, record: bool = False) -> None:
         self._device = device
-        self._dtype = dtype
         self._buffer = FrameBuffer(device) if record else CropBuffer(size, device)
         self._recordings: dict[object, tuple[Recording, Cache]] | None = {} if record else None
         packed = device.type == "cpu" and packing_available()
@@ -60,10 +51,6 @@ class Searcher:
         self.kernels: AbstractContextManager[Any] = PackedLinears() if packed else nullcontext()
         # By the shapes of a cache: those that were last searched together, as one batch.
         self._joined: dict[object, tuple[list[Cache], Cache]] = {}
-
-    def to_tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Normalise (size, size, 3) uint8 crops, e.g. of templates, as the network wants them."""
-        return to_tensor(images, self._device).to(self._dtype)
 
     @torch.inference_mode()
     def __call__(
@@ -87,7 +74,7 @@ class Searcher:
         sights: dict[int, Sight] = {}
         for members in groups.values():
             windows = [asked[i][1] for i in members]
-            crops = self._buffer.fill(frame, windows).to(self._dtype)
+            crops = self._buffer.fill(frame, windows)
             cache = self._join([asked[i][0] for i in members])
             with self.kernels:
                 numbers = self._run(look, crops, cache).cpu().numpy()

@@ -31,6 +31,7 @@ from torch import nn
 from checkpoints import WeightsRecord
 from trackers.base import Mode, register
 from trackers.crop_tracker import CropTracker
+from trackers.crops import to_tensor
 from trackers.models.layers import AttentionHeads, DropPath, Mlp, PatchEmbed, conv_norm_relu
 from trackers.search import Cache
 
@@ -100,6 +101,7 @@ class DividingAttention(AttentionHeads):
         self, x: torch.Tensor, templates: int, threshold: float
     ) -> tuple[torch.Tensor, Division | None]:
         """Mix (b, n, dim) normalized tokens, of which the first `templates` are the template's."""
+        x = x.to(self.qkv.weight.dtype)
         q, k, v = self._split_heads(self.qkv(x))
         if self.divide_predict is None:
             return self._join_heads(F.scaled_dot_product_attention(q, k, v)), None
@@ -307,7 +309,6 @@ class GRM(nn.Module):
                 below this; 0: when that is the less likely of the two. Training does not use it.
         """
         tokens, divisions = self.backbone(template, search, threshold)
-        tokens = tokens.to(next(self.box_head.parameters()))  # from bfloat16
         grid = self.search_size // PatchEmbed.patch
         score, size, offset = self.box_head(tokens.mT.unflatten(2, (grid, grid)))
         boxes, _ = decode(score, size, offset)
@@ -365,7 +366,7 @@ class GRMTracker(CropTracker):
         return torch.cat([boxes, scores], dim=1)
 
     def _begin(self, frame: np.ndarray) -> None:
-        self._cache = [(self._searcher.to_tensor([self._template_crop(frame)]),)]
+        self._cache = [(to_tensor([self._template_crop(frame)], self.device),)]
 
     def _renew(self, frame: np.ndarray) -> None:
         self._begin(frame)

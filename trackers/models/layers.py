@@ -53,7 +53,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=self.patch, stride=self.patch)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
+        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
 
 
 def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
@@ -84,6 +84,7 @@ class Mlp(nn.Module):
         self._kept, self._coefficient = kept, coefficient
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(self.fc1.weight.dtype)
         if self._kept == self.fc1.out_features:
             return self.fc2(F.gelu(self.fc1(x)))
         k, weight1, bias1, weight2 = self._kept, self.fc1.weight, self.fc1.bias, self.fc2.weight
@@ -109,7 +110,11 @@ class DropPath(nn.Module):
 
 
 class AttentionHeads(nn.Module):
-    """The projections around an attention; a subclass says which token sees which."""
+    """The projections around an attention; a subclass says which token sees which.
+
+    Their weights, and those of `Mlp` and `PatchEmbed`, may have been cast to half the precision of
+    everything else: what comes in is cast likewise.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -135,7 +140,7 @@ class MixedAttention(AttentionHeads):
 
     def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
         """Mix (b, n, dim) tokens, of which the first `templates` belong to templates."""
-        q, k, v = self._split_heads(self.qkv(x))
+        q, k, v = self._split_heads(self.qkv(x.to(self.qkv.weight.dtype)))
         t = templates
         mixed = [
             F.scaled_dot_product_attention(q[:, :, :t], k[:, :, :t], v[:, :, :t]),
@@ -153,6 +158,7 @@ class MixedAttention(AttentionHeads):
         """
         dim = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
+        x = x.to(weight.dtype)
         (q,) = self._split_heads(F.linear(x[:, -queries:], weight[:dim], bias[:dim]))
         own_k, own_v = k, v = self._split_heads(F.linear(x, weight[dim:], bias[dim:]))
         if context is not None:

@@ -31,6 +31,7 @@ from checkpoints import WeightsRecord
 from trackers.base import Mode, Track, register
 from trackers.boxes import xywh_to_xyxy, xyxy_to_cxcywh
 from trackers.crop_tracker import CropTracker
+from trackers.crops import to_tensor
 from trackers.models.layers import (
     KeysValues,
     MixedBlock,
@@ -242,7 +243,7 @@ class MixFormerV2(nn.Module):
         return self._predict(features)
 
     def _predict(self, features: list[torch.Tensor]) -> MixFormerV2Output:
-        tokens = features[-1][:, -4:].to(next(self.box_head.parameters()))  # from bfloat16
+        tokens = features[-1][:, -4:]
         logits = self.box_head(tokens)
         probabilities = logits.softmax(dim=-1)
         # Bin k stands for the position k / feat_sz, without half a bin: 1.0 is out of reach.
@@ -332,7 +333,7 @@ class MixFormerV2Tracker(CropTracker):
 
     @torch.inference_mode()
     def _encode(self) -> None:
-        crops = self._searcher.to_tensor([self._first, *self.templates.online])
+        crops = to_tensor([self._first, *self.templates.online], self.device)
         with self._searcher.kernels:
             self._cache = self.network.encode_templates(crops[None])
 

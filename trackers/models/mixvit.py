@@ -29,6 +29,7 @@ from checkpoints import WeightsRecord
 from trackers.base import Mode, StateDict, register
 from trackers.boxes import xyxy_to_cxcywh
 from trackers.crop_tracker import CropTracker
+from trackers.crops import to_tensor
 from trackers.models.layers import (
     KeysValues,
     MixedBlock,
@@ -207,7 +208,6 @@ class MixViT(nn.Module):
 
     def _predict(self, tokens: torch.Tensor) -> MixViTOutput:
         grid = self.search_size // PatchEmbed.patch
-        tokens = tokens.to(next(self.box_head.parameters()))  # from bfloat16
         logits = self.box_head(tokens.transpose(1, 2).unflatten(2, (grid, grid)))
         probabilities = logits.flatten(2).softmax(dim=-1).view_as(logits)
         # Row or column k stands for the position k / f, without half a bin: 1.0 is out of reach.
@@ -262,7 +262,7 @@ class MixViTTracker(CropTracker):
 
     @torch.inference_mode()
     def _encode(self, online: np.ndarray) -> None:
-        crops = self._searcher.to_tensor([self._first, online])
+        crops = to_tensor([self._first, online], self.device)
         with self._searcher.kernels:
             self._cache = self.network.encode_templates(crops[None])
 
