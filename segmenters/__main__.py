@@ -206,10 +206,10 @@ def benchmark(
         precision=precision,
     )
     assert isinstance(model, SamSegmenter)
-    encoders = bench.sam_encoders(model, configs or list(PRESETS[segmenter].values()))
+    models = bench.fewer_tokens(model, configs or list(PRESETS[segmenter].values()))
     with tqdm(files, unit="picture", leave=False) as shown:
         samples = bench.read_samples(shown, points=points, boxes=prompts, masks=masks)
-        table = bench.as_table(bench.compare(model, encoders, samples))
+        table = bench.as_table(bench.compare(models, samples))
     if out is not None:
         bench.save_table(table, out)
     print(bench.as_markdown(table), end="")

@@ -44,8 +44,8 @@ def run_on_averages(
     The same number of tokens, but laid over the map (b, h, w, c) without its padding.
     """
     size = x.shape[1:3]
-    grid = tuple(-(-length // window_size) * config.side for length in size)
-    x = F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), grid).permute(0, 2, 3, 1)
+    rows, columns = (-(-length // window_size) * config.side for length in size)
+    x = F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), (rows, columns)).permute(0, 2, 3, 1)
     for block in blocks:
         x = block(x)
     y = F.interpolate(x.permute(0, 3, 1, 2).float(), size, mode="bilinear")
@@ -162,20 +162,16 @@ class Result:
     right: list[float] = field(default_factory=list)  # IoU with the true mask
 
 
-def compare(
-    segmenter: SamSegmenter, encoders: Mapping[str, nn.Module], samples: Iterable[Sample]
-) -> list[Result]:
+def compare(models: Mapping[str, SamSegmenter], samples: Iterable[Sample]) -> list[Result]:
     """Ask the same of every way to encode a picture; for each prompt the best mask counts.
 
     The ways take turns picture by picture, so that other work on the machine slows all alike, and
     each begins with a picture that is not timed.
 
     Args:
-        segmenter: Has the decoder.
-        encoders: Ways to encode by name; the first is what the others are compared with.
+        models: Ways to encode by name; the first is what the others are compared with.
         samples: Pictures and prompts.
     """
-    models = {name: with_encoder(segmenter, encoder) for name, encoder in encoders.items()}
     results = {name: Result(name) for name in models}
     warm = False
     for sample in samples:
@@ -268,21 +264,21 @@ def read_setting(text: str) -> HourglassConfig:
     return HourglassConfig(location, clusters, neighbours=min(20, max(1, side**2)))
 
 
-def sam_encoders(
+def fewer_tokens(
     segmenter: SamSegmenter, configs: Sequence[HourglassConfig]
-) -> dict[str, nn.Module]:
-    """SAM's image encoder plain, and clustered and pooled by each of `configs`, by name.
+) -> dict[str, SamSegmenter]:
+    """SAM as it is ("plain"), and clustered and pooled by each of `configs`; all share weights.
 
     Raises:
-        InputError: A setting does not fit this encoder.
+        InputError: A setting does not fit this SAM.
     """
-    plain = segmenter.network.image_encoder
-    encoders: dict[str, nn.Module] = {"plain": plain}
+    encoder = segmenter.network.image_encoder
+    models = {"plain": segmenter}
     for config in configs:
         setting = f"{config.location}, {config.clusters_per_window}"
-        encoders[f"clustered {setting}"] = HourglassImageEncoder(plain, config)
-        encoders[f"pooled {setting}"] = PooledImageEncoder(plain, config)
-    return encoders
+        for way, make in (("clustered", HourglassImageEncoder), ("pooled", PooledImageEncoder)):
+            models[f"{way} {setting}"] = with_encoder(segmenter, make(encoder, config))
+    return models
 
 
 def check_out(out: Path | None) -> None:

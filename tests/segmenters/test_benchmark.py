@@ -112,19 +112,20 @@ def test_as_many_clusters_as_tokens_change_less_than_few(vit_sam: SamSegmenter) 
     truth = np.zeros((64, 64), bool)
     truth[5:30, 5:40] = True
     configs = [HourglassConfig(0, n, neighbours=1, temperature=t) for n, t in ((196, 9), (1, 1e-4))]
-    encoders = benchmark.sam_encoders(vit_sam, configs)
-    assert list(encoders) == [
+    models = benchmark.fewer_tokens(vit_sam, configs)
+    assert list(models) == [
         "plain", "clustered 0, 196", "pooled 0, 196", "clustered 0, 1", "pooled 0, 1",
     ]  # fmt: skip
     sample = benchmark.Sample(frame, prompts, [truth, truth])
-    results = benchmark.compare(vit_sam, encoders, [sample, sample])
+    results = benchmark.compare(models, [sample, sample])
     alike = {result.name: np.mean(result.alike) for result in results}
     assert alike["plain"] == 1
     assert alike["clustered 0, 196"] > 0.9 > 0.7 > alike["clustered 0, 1"]
     for result in results:
         assert len(result.seconds) == 2 and min(result.seconds) > 0
         assert len(result.alike) == len(result.right) == 4
-    assert vit_sam.network.image_encoder is encoders["plain"]
+    assert models["plain"] is vit_sam
+    assert isinstance(vit_sam.network.image_encoder, ImageEncoderViT)
 
     table = benchmark.as_table(results)
     assert table[0][-1] == "IoU with truth" and table[1][3] == "1.000"
@@ -136,7 +137,7 @@ def test_an_unsure_mask_does_not_count(vit_sam: SamSegmenter) -> None:
     """Random weights are sure of nothing."""
     frame = np.zeros((20, 20, 3), np.uint8)
     samples = [benchmark.Sample(frame, benchmark.grid_prompts((20, 20), 2))]
-    results = benchmark.compare(vit_sam, benchmark.sam_encoders(vit_sam, []), samples)
+    results = benchmark.compare({"plain": vit_sam}, samples)
     assert not results[0].alike
     with pytest.raises(InputError, match="nothing to compare: the plain model is sure of no mask"):
         benchmark.as_table(results)
