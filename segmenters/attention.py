@@ -15,7 +15,7 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PAIRS = 2**24  # of tokens whose biases are held at once: 64 MB in float32, a head of a global block
+PAIRS = 2**22  # of tokens whose biases are held at once, 16 MB, unless one head has more
 
 
 class RelativeAttention(nn.Module):

@@ -39,8 +39,9 @@ DECODER_BATCH = {"cpu": 4}
 def lower_precision(encoder: nn.Module, precision: torch.dtype) -> None:
     """Let an image encoder multiply in half precision, to be run under `torch.autocast`.
 
-    The weights of linear layers and convolutions are halved. Norms, tables of positions and the sum
-    of what the blocks add stay in float32, where half precision would lose most.
+    The weights of linear layers and convolutions are halved. Norms stay in float32, and so do the
+    tables of positions and with them the tokens that a ViT's blocks add to: half precision would
+    lose most there.
     """
     for module in encoder.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

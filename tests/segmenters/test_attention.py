@@ -32,7 +32,7 @@ def encoder() -> ImageEncoderViT:
     return encoder.eval()
 
 
-@pytest.mark.parametrize("pairs", [1, 2 * 16**2, 2**24], ids=["one head", "few heads", "all"])
+@pytest.mark.parametrize("pairs", [1, 2 * 16**2, 2**22], ids=["one head", "few heads", "all"])
 @pytest.mark.parametrize("config", [None, HourglassConfig(1, 9, neighbours=4)], ids=str)
 @torch.inference_mode()
 def test_the_faster_attention_gives_the_same_answer(
