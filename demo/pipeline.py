@@ -160,11 +160,23 @@ def to_prompt(key: KeyFrame) -> Prompt:
     )
 
 
-def find_mask(segmenter: Segmenter, embedding: Embedding, key: KeyFrame) -> Mask:
-    """The mask of what the user pointed at; also what the page shows after a click."""
-    candidates = segmenter.predict(embedding, [to_prompt(key)])[0]
-    box = None if key.box is None else np.asarray(key.box, np.float32)
-    return clean_mask(choose_candidate(candidates, box=box).mask)
+def find_mask(
+    segmenter: Segmenter, embedding: Embedding, key: KeyFrame, frame: Frame | None = None
+) -> Mask:
+    """The mask of what the user pointed at; also what the page shows after a click.
+
+    With the frame itself, a small object is looked at a second time, closely.
+    """
+    prompt = to_prompt(key)
+    chosen = choose_candidate(segmenter.predict(embedding, [prompt])[0], box=prompt.box)
+    if frame is not None:
+        size = frame.shape[:2]
+        box = mask_box(chosen.mask) if prompt.box is None else prompt.box
+        window = choose_window(box, size, points=prompt.points)
+        if window != (0, 0, size[1], size[0]):
+            (closer,) = answer(segmenter, frame, [(prompt, window)])
+            chosen = choose_candidate(closer, box=prompt.box, previous=chosen.mask)
+    return clean_mask(chosen.mask)
 
 
 def locate(frame: Frame, key: KeyFrame, given: Mask | None, models: Models) -> np.ndarray:
@@ -177,7 +189,7 @@ def locate(frame: Frame, key: KeyFrame, given: Mask | None, models: Models) -> n
         return np.asarray(key.box, np.float32)
     if given is None:
         segmenter = models.segmenter()
-        given = find_mask(segmenter, segmenter.encode(frame), key)
+        given = find_mask(segmenter, segmenter.encode(frame), key, frame)
     box = mask_box(given)
     if box is None:
         raise InputError(

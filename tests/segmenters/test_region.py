@@ -7,11 +7,12 @@ import pytest
 
 from media import InputError
 from segmenters import Candidate, Prompt
-from segmenters.region import CONTEXT, SMALL, choose_window, look, predict
+from segmenters.region import CONTEXT, SMALL, STEP, answer, choose_window, look, predict
 from segmenters.sam import SamSegmenter
 
 SIZE = (200, 400)  # height, width
 WHOLE = (0, 0, 400, 200)
+SIDE = STEP * np.ceil(20 * CONTEXT / STEP)  # of the window round a box of 20 pixels
 
 
 def box_at(x: float, y: float, side: float) -> np.ndarray:
@@ -20,8 +21,20 @@ def box_at(x: float, y: float, side: float) -> np.ndarray:
 
 def test_a_window_is_a_square_round_the_box() -> None:
     x0, y0, x1, y1 = choose_window(box_at(180, 90, 20), SIZE)
-    assert x1 - x0 == y1 - y0 == 20 * CONTEXT
-    assert (x0 + x1) / 2 == 190 and (y0 + y1) / 2 == 100
+    assert x1 - x0 == y1 - y0 == SIDE
+    assert abs((x0 + x1) / 2 - 190) <= SIDE / 16 and abs((y0 + y1) / 2 - 100) <= SIDE / 16
+
+
+def test_a_box_that_trembles_keeps_its_window() -> None:
+    windows = {choose_window(box_at(181 + dx, 91, 20 + dx), SIZE) for dx in (0, 0.3, -0.4)}
+    assert len(windows) == 1
+
+
+def test_a_window_holds_the_points_or_is_the_whole_frame() -> None:
+    x0, y0, x1, y1 = near = choose_window(box_at(180, 90, 20), SIZE)
+    inside, outside = [[x0, y0], [x1 - 1, y1 - 1]], [[x0, y0], [x1, y1 - 1]]
+    assert choose_window(box_at(180, 90, 20), SIZE, points=np.array(inside)) == near
+    assert choose_window(box_at(180, 90, 20), SIZE, points=np.array(outside)) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -30,7 +43,7 @@ def test_a_window_is_a_square_round_the_box() -> None:
 def test_a_window_at_the_edge_moves_into_the_frame(x: float, y: float) -> None:
     x0, y0, x1, y1 = choose_window(box_at(x, y, 20), SIZE)
     assert 0 <= x0 and 0 <= y0 and x1 <= 400 and y1 <= 200
-    assert x1 - x0 == y1 - y0 == 20 * CONTEXT
+    assert x1 - x0 == y1 - y0 == SIDE
 
 
 def test_only_small_objects_are_looked_at_closely() -> None:
@@ -45,7 +58,15 @@ def test_only_small_objects_are_looked_at_closely() -> None:
 
 def test_a_window_is_no_larger_than_the_frame() -> None:
     x0, y0, x1, y1 = choose_window(box_at(100, 20, 120), SIZE, region="always")
-    assert (y0, y1) == (0, 200) and x1 - x0 == min(400, 120 * CONTEXT)
+    assert (y0, y1) == (0, 200) and x1 - x0 == min(400, STEP * np.ceil(120 * CONTEXT / STEP))
+
+
+@pytest.mark.parametrize("side", [0.5, 3, 11, 40])
+@pytest.mark.parametrize("x", [0.0, 57.3, 200.0, 359.0])
+def test_a_window_holds_its_box(side: float, x: float) -> None:
+    box = box_at(x, x / 3, side)
+    x0, y0, x1, y1 = choose_window(box, SIZE, region="always")
+    assert x0 <= box[0] and y0 <= box[1] and box[2] <= x1 and box[3] <= y1
 
 
 class Recorder:
@@ -84,6 +105,26 @@ def test_prompts_go_into_the_window_and_masks_come_back() -> None:
     expected[60:80, 130:150] = True
     assert (answer.mask == expected).all()
     assert prompt.box is not None and prompt.box[0] == 130  # what was given is left alone
+
+
+def test_each_window_is_encoded_once_and_answers_keep_their_order() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    seen = []
+
+    class Counting(Recorder):
+        def encode(self, frame: np.ndarray) -> np.ndarray:
+            seen.append(frame.shape[:2])
+            return super().encode(frame)
+
+    near = (100, 40, 180, 120)
+    boxes = [box_at(10, 10, 30), box_at(130, 60, 20), box_at(300, 100, 50), box_at(110, 50, 9)]
+    asked = [(Prompt(box=b), w) for b, w in zip(boxes, [WHOLE, near, WHOLE, near], strict=True)]
+    answers = answer(Counting(), frame, asked)  # type: ignore[arg-type]
+    assert seen == [SIZE, (80, 80)]
+    for box, (found,) in zip(boxes, answers, strict=True):
+        x0, y0, x1, y1 = box.astype(int)
+        assert found.mask[y0:y1, x0:x1].all() and found.mask.sum() == (x1 - x0) * (y1 - y0)
+    assert answer(Counting(), frame, []) == [] and len(seen) == 2  # type: ignore[arg-type]
 
 
 def test_the_whole_frame_is_a_plain_prediction(small: SamSegmenter) -> None:
