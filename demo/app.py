@@ -11,7 +11,8 @@ import html
 import os
 import threading
 import time
-from collections.abc import Callable
+import webbrowser
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,20 +23,16 @@ from starlette.middleware import Middleware
 
 import checkpoints
 from demo import sample
+from demo.api import add_endpoints
+from demo.files import Files
 from demo.guards import NoFetching, files_only
-from demo.jobs import ARCHIVE, Job
-from demo.project import Task
+from demo.project import EXPORTS
 from demo.sessions import Options, Session, Workspace
-from demo.wording import (
-    PLAYERS,
-    TASKS,
-    describe_job,
-    describe_limits,
-    describe_models,
-    describe_video,
-)
+from demo.wording import describe_job, describe_limits, describe_models, describe_video
+from inpainting import list_inpainters
 from media import InputError
 from media.video import Budget
+from trackers import list_trackers
 
 SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
 STATIC = Path(__file__).with_name("static")
@@ -79,6 +76,7 @@ class Page:
         ) as self.blocks:
             self._lay_out()
             self._connect()
+            add_endpoints(workspace, perform)
         self.blocks.queue(max_size=64, default_concurrency_limit=4)
 
     # ---------------------------------------------------------------------------------- layout
@@ -111,90 +109,61 @@ class Page:
                 self.info = gr.HTML("", elem_id="info")
             with gr.Column(elem_id="point"):
                 heading(2, "Point at the object")
-                self.picture = gr.HTML(
-                    None,
-                    html_template=(STATIC / "picture.html").read_text(encoding="utf-8"),
-                    js_on_load=(STATIC / "picture.js").read_text(encoding="utf-8"),
-                    apply_default_css=False,
-                    elem_id="picture",
-                )
-                with gr.Column(visible=False, elem_id="tools") as self.tools:
-                    self.slider = gr.Slider(
-                        0, 1, 0, step=1, label="Frame", buttons=[], elem_id="frame"
-                    )
-                    with gr.Row(elem_id="marks"):
-                        self.label = gr.Radio(
-                            [("A click marks the object", 1), ("the background", 0)],
-                            value=1,
-                            show_label=False,
-                            container=False,
-                            elem_id="label",
-                        )
-                        self.undo = gr.Button("Undo", size="sm", elem_id="undo")
-                        self.clear = gr.Button("Clear", size="sm", elem_id="clear")
+                self.editor = static_html("editor", elem_id="picture")
             with gr.Column(elem_id="act"):
-                heading(3, "Choose what to do")
-                self.task = gr.Radio(TASKS, value="track", show_label=False, elem_id="task")
-                with gr.Accordion(
-                    "Only a part of the video", open=False, elem_id="part"
-                ) as self.part:
-                    with gr.Row():
-                        number = functools.partial(
-                            gr.Number, 0, precision=0, minimum=0, min_width=80
-                        )
-                        self.first = number(label="First frame", elem_id="first")
-                        self.last = number(label="Last frame", elem_id="last")
-                    self.trim = gr.Checkbox(
-                        label="Leave the rest out of the results", elem_id="trim"
-                    )
-                with gr.Row():
-                    self.run = gr.Button("Run", variant="primary", elem_id="run", min_width=80)
-                    self.cancel = gr.Button(
-                        "Cancel", interactive=False, elem_id="cancel", min_width=80
-                    )
+                heading(3, "Run")
+                with gr.Accordion("Settings", open=False, elem_id="settings"):
+                    self._lay_out_settings()
+                with gr.Row(elem_id="buttons"):
+                    small = functools.partial(gr.Button, interactive=False, min_width=70)
+                    self.run = gr.Button("Run", variant="primary", elem_id="run", min_width=70)
+                    self.pause = small("Pause", elem_id="pause")
+                    self.cancel = small("Cancel", elem_id="cancel")
                 self.status = gr.HTML("", elem_id="status")
         with gr.Column(visible=False, elem_id="results") as self.results:
             gr.HTML("<h2>Results</h2>", elem_classes="heading")
-            self.boxes: dict[str, gr.Column] = {}
-            self.players: dict[str, gr.Video] = {}
-            self.downloads: dict[str, gr.DownloadButton] = {}
-            with gr.Row(elem_id="players"):
-                for name, label in PLAYERS.items():
-                    with gr.Column(visible=False, min_width=280) as self.boxes[name]:
-                        gr.HTML(f"<h3>{label}</h3>")
-                        self.players[name] = gr.Video(
-                            show_label=False,
-                            interactive=False,
-                            buttons=[],
-                            elem_id=f"{name}_video",
-                        )
-                        self.downloads[name] = gr.DownloadButton(
-                            f"Download {name}.mp4", size="sm", elem_id=f"{name}_download"
-                        )
-            self.archive = gr.DownloadButton(
-                "Download masks and tracks (zip)", size="sm", elem_id="archive_download"
-            )
+            self.screen = static_html("results", elem_id="screen")
         self.models = gr.HTML("", elem_id="models")
+        gr.HTML((STATIC / "help.html").read_text(encoding="utf-8"), elem_id="help")
+
+    def _lay_out_settings(self) -> None:
+        settings = self.workspace.options.settings
+        self.trim = gr.Checkbox(
+            label="Write the chosen part only", info="else the whole video", elem_id="trim"
+        )
+        self.exports = gr.CheckboxGroup(
+            [(export.summary, name) for name, export in EXPORTS.items()],
+            label="Write also", elem_id="exports",
+        )  # fmt: skip
+        self.tracker = gr.Dropdown(
+            ["auto", *list_trackers()], value=settings.tracker, label="Tracker",
+            info="auto: the best one whose weights are here", elem_id="tracker",
+        )  # fmt: skip
+        self.inpainter = gr.Dropdown(
+            ["auto", *list_inpainters()], value=settings.inpainter, label="Painting away",
+            info="propagation is quick; e2fgvi invents more", elem_id="inpainter",
+        )  # fmt: skip
+        self.dilate = gr.Slider(
+            0, 60, 0, step=1, label="Grow the mask before painting (pixels)",
+            info="0: by the object's size", elem_id="dilate",
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------------------- wiring
 
     def _connect(self) -> None:
-        run_state = [self.timer, self.run, self.cancel, self.status]
-        results = [
-            self.results, *self.boxes.values(), *self.players.values(), *self.downloads.values(),
-            self.archive,
-        ]  # fmt: skip
+        run_state = [self.timer, self.run, self.pause, self.cancel, self.status]
+        results = [self.results, self.screen]
         everything = [
-            self.session_id, self.remembered, self.upload, self.info, self.picture, self.tools,
-            self.slider, self.part, self.first, self.last, self.trim, *run_state, *results,
+            self.session_id, self.remembered, self.upload, self.info, self.editor, self.trim,
+            *run_state, *results,
         ]  # fmt: skip
-        shown = [self.picture, self.slider]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         # Only these use the segmenter; one at a time, or they would only slow each other down.
         look = {"concurrency_id": "segmenter", "concurrency_limit": 1, **quiet}
         # Asked so often that the way through the queue is not worth it.
         direct = {"queue": False, **quiet}
         busy: dict[str, Any] = {"api_visibility": "private", "show_progress_on": self.upload}
+        prepared = {"trigger_mode": "always_last", **look}
 
         loads = [
             self.upload.upload(self.on_upload, [self.session_id, self.upload], everything, **busy),
@@ -204,27 +173,23 @@ class Page:
             handler = functools.partial(self.on_sample, name)
             loads.append(button.click(handler, self.session_id, everything, **busy))
         for event in loads:
-            event.then(self.on_prepare, self.session_id, None, **look)
+            event.then(self.on_prepare, self.session_id, self.editor, **prepared)
         self.blocks.load(self.on_models, None, self.models, **quiet)
 
-        marked = [self.session_id, self.label]
-        self.picture.point(self.on_point, marked, shown, trigger_mode="multiple", **look)
-        self.picture.draw(self.on_draw, self.session_id, shown, trigger_mode="multiple", **look)
-        self.undo.click(self.on_undo, self.session_id, shown, **look)
-        self.clear.click(self.on_clear, self.session_id, shown, **look)
+        event = self.editor.act(
+            self.on_act, self.session_id, self.editor, trigger_mode="multiple", **look
+        )
+        event.then(self.on_prepare, self.session_id, self.editor, **prepared)
 
-        latest = {"trigger_mode": "always_last", **quiet}
-        by_slider = [self.session_id, self.slider]
-        for event in (
-            self.slider.input(self.on_seek, by_slider, shown, **latest),
-            self.picture.seek(self.on_arrow, self.session_id, shown, **latest),
-        ):
-            event.then(self.on_prepare, self.session_id, None, trigger_mode="always_last", **look)
-
-        asked = [self.session_id, self.task, self.first, self.last, self.trim]
-        self.run.click(self.on_run, asked, [*run_state, *results], **quiet)
+        asked = [
+            self.session_id, self.trim, self.exports, self.tracker, self.inpainter, self.dilate,
+        ]  # fmt: skip
+        self.run.click(self.on_run, asked, [*run_state, *results, self.editor], **quiet)
+        self.pause.click(self.on_pause, self.session_id, run_state, **direct)
         self.cancel.click(self.on_cancel, self.session_id, run_state, **direct)
-        self.timer.tick(self.on_tick, self.session_id, [*run_state, *results], **direct)
+        self.timer.tick(
+            self.on_tick, self.session_id, [*run_state, *results, self.editor], **direct
+        )
 
     # -------------------------------------------------------------------------------- handlers
 
@@ -234,51 +199,44 @@ class Page:
             raise InputError("Choose a video first.")
         return session
 
-    def _shown(self, session: Session) -> Updates:
-        return {self.picture: session.view(), self.slider: session.frame_index}
-
     def _run_state(self, session: Session) -> Updates:
         """The buttons and the status; once a run has ended, its results as well."""
         job = session.job
         active = job is not None and job.active
-        ahead = self.workspace.jobs.ahead_of(job) if job is not None else 0
+        ahead = self.workspace.jobs.ahead_of(job) if job is not None and active else 0
+        paused = job is not None and job.pause.is_set()
+        stopping = job is not None and job.stop.is_set()
         updates: Updates = {
             self.timer: gr.Timer(active=active),
             self.run: gr.Button(interactive=not active),
-            self.cancel: gr.Button(
-                interactive=active and job is not None and not job.stop.is_set()
+            self.pause: gr.Button(
+                "Go on" if active and paused else "Pause", interactive=active and not stopping
             ),
-            self.status: describe_job(job, ahead),
+            self.cancel: gr.Button(interactive=active and not stopping),
+            self.status: describe_job(job, ahead, session.id),
         }
-        return updates if active else updates | self._results(job)
+        return updates if active else updates | self._results(session)
 
-    def _results(self, job: Job | None) -> Updates:
-        files = {path.stem: str(path) for path in job.files} if job is not None else {}
-        updates: Updates = {
-            self.results: gr.Column(visible=bool(files)),
-            self.archive: gr.DownloadButton(value=files.get(Path(ARCHIVE).stem)),
+    def _results(self, session: Session) -> Updates:
+        job = session.job
+        if job is None or not job.files:
+            return {self.results: gr.Column(visible=False)}
+        return {
+            self.results: gr.Column(visible=True),
+            self.screen: {
+                "session": session.id,
+                "files": [file.name for file in job.files],
+                "version": job.id,
+                "comparable": session.comparable,
+            },
         }
-        for name in PLAYERS:
-            updates[self.boxes[name]] = gr.Column(visible=name in files)
-            updates[self.players[name]] = gr.Video(value=files.get(name))
-            updates[self.downloads[name]] = gr.DownloadButton(value=files.get(name))
-        return updates
 
     def _everything(self, session: Session) -> Updates:
         return {
             self.session_id: session.id,
             self.remembered: session.id,
             self.info: describe_video(session),
-            self.tools: gr.Column(visible=True),
-            self.picture: session.view(),
-            self.slider: gr.Slider(
-                value=session.frame_index,
-                maximum=max(1, session.frame_count - 1),
-                visible=session.frame_count > 1,
-            ),
-            self.part: gr.Accordion(open=False),
-            self.first: 0,
-            self.last: session.frame_count - 1,
+            self.editor: session.view(),
             self.trim: False,
             **self._run_state(session),
         }
@@ -287,7 +245,7 @@ class Page:
         session = self.workspace.open(path, name)
         before = self.workspace.find(session_id)
         if before is not None:
-            self.workspace.leave(before)
+            before.rest()
         return session
 
     def on_upload(self, session_id: str, upload: str | None) -> Any:
@@ -304,21 +262,18 @@ class Page:
     @told
     def on_sample(self, name: str, session_id: str) -> Updates:
         session = self._open(session_id, checkpoints.path(name), f"{name}.mp4")
-        if name != "sample_bikes":
-            return {**self._everything(session), self.upload: None}
-        session.seek(sample.PROMPT.frame)  # of its several shots, the one where a man walks by
-        return {
-            **self._everything(session),
-            self.upload: None,
-            self.part: gr.Accordion(open=True),
-            self.first: sample.SHOT.start,
-            self.last: (sample.SHOT.end or 0) - 1,
-            self.trim: sample.SHOT.trim,
-        }
+        updates: Updates = {self.upload: None}
+        if name == "sample_bikes":
+            # Of its several shots, the one where a man walks by.
+            session.limit(sample.SHOT.start or 0, sample.SHOT.end)
+            session.seek(sample.PROMPT.frame)
+            updates[self.trim] = sample.SHOT.trim
+        return {**self._everything(session), **updates}
 
-    def on_load(self, remembered: str) -> Any:
-        """Go on where this browser was, if the server still knows it."""
-        session = self.workspace.find(remembered)
+    def on_load(self, remembered: str, request: gr.Request) -> Any:
+        """Go on with the project in the address, or where this browser was."""
+        wanted = request.query_params.get("project") or remembered
+        session = self.workspace.find(wanted)
         return gr.skip() if session is None else self._everything(session)
 
     def on_models(self) -> str:
@@ -327,69 +282,48 @@ class Page:
                 self._models_text = describe_models(self.workspace.models_in_use())
         return self._models_text
 
-    def on_prepare(self, session_id: str) -> None:
+    def on_prepare(self, session_id: str) -> Any:
         """Look at the frame ahead of the first click, which would tell of any trouble."""
         session = self.workspace.find(session_id)
-        if session is not None:
-            with suppress(InputError, checkpoints.CheckpointError):
-                session.prepare()
+        if session is None or session.prepared:
+            return gr.skip()
+        with suppress(InputError, checkpoints.CheckpointError):
+            session.prepare()
+        return session.view()
 
-    def _marked(self, session: Session, act: Callable[[], None]) -> Updates:
+    @told
+    def on_act(self, session_id: str, event: gr.EventData) -> Updates:
+        """Whatever is done in the editor; see `static/editor.js`."""
+        session = self._session(session_id)
         try:
-            act()
+            perform(session, dict(event._data))
         except (InputError, checkpoints.CheckpointError) as error:
             gr.Warning(html.escape(str(error)))
-        return self._shown(session)  # in any case, or the mark of the click would stay
-
-    @told
-    def on_point(self, session_id: str, label: int, event: gr.EventData) -> Updates:
-        session = self._session(session_id)
-        label = 0 if event.background else label
-        return self._marked(session, lambda: session.point(event.frame, event.x, event.y, label))
-
-    @told
-    def on_draw(self, session_id: str, event: gr.EventData) -> Updates:
-        session = self._session(session_id)
-        corners = event.x0, event.y0, event.x1, event.y1
-        return self._marked(session, lambda: session.draw_box(event.frame, *corners))
-
-    @told
-    def on_undo(self, session_id: str) -> Updates:
-        session = self._session(session_id)
-        session.undo()
-        return self._shown(session)
-
-    @told
-    def on_clear(self, session_id: str) -> Updates:
-        session = self._session(session_id)
-        session.clear()
-        return self._shown(session)
-
-    @told
-    def on_seek(self, session_id: str, index: float) -> Updates:
-        session = self._session(session_id)
-        session.seek(int(index))
-        return {self.picture: session.view()}  # the slider is where the user holds it
-
-    @told
-    def on_arrow(self, session_id: str, event: gr.EventData) -> Updates:
-        session = self._session(session_id)
-        session.seek(event.index)
-        return self._shown(session)
+        return {self.editor: session.view()}  # in any case, or the mark of the click would stay
 
     @told
     def on_run(
-        self, session_id: str, task: Task, first: int | None, last: int | None, trim: bool
-    ) -> Updates:
+        self, session_id: str, trim: bool, exports: list[str], tracker: str, inpainter: str,
+        dilate: int,
+    ) -> Updates:  # fmt: skip
         session = self._session(session_id)
         settings = replace(
             self.workspace.options.settings,
-            start=first or None,
-            end=None if last is None or last >= session.frame_count - 1 else last + 1,
-            trim=trim,
-        )
-        session.start(self.workspace.jobs, task, settings)
-        return {**self._run_state(session), self.results: gr.Column(visible=False)}
+            trim=trim, tracker=tracker, inpainter=inpainter, dilate=dilate or None,
+        )  # fmt: skip
+        session.start(self.workspace.jobs, settings, exports)
+        return {
+            **self._run_state(session),
+            self.results: gr.Column(visible=False),
+            self.editor: session.view(),
+        }
+
+    @told
+    def on_pause(self, session_id: str) -> Updates:
+        session = self._session(session_id)
+        if session.job is not None:
+            self.workspace.jobs.pause(session.job, not session.job.pause.is_set())
+        return self._run_state(session)
 
     @told
     def on_cancel(self, session_id: str) -> Updates:
@@ -400,7 +334,48 @@ class Page:
 
     def on_tick(self, session_id: str) -> Any:
         session = self.workspace.find(session_id)
-        return gr.skip() if session is None else self._run_state(session)
+        if session is None:
+            return gr.skip()
+        updates = self._run_state(session)
+        if session.job is not None and not session.job.active:
+            updates[self.editor] = session.view()  # with the masks and curves that are there now
+        return updates
+
+
+def static_html(name: str, **options: Any) -> Any:
+    """A component that is drawn by `static/NAME.js` in `static/NAME.html`."""
+    return gr.HTML(
+        None,
+        html_template=(STATIC / f"{name}.html").read_text(encoding="utf-8"),
+        js_on_load=(STATIC / f"{name}.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        **options,
+    )
+
+
+def perform(session: Session, details: dict[str, Any]) -> None:
+    """Do what an event of the editor says.
+
+    Raises:
+        InputError: it cannot be done, or the page sent something odd.
+    """
+    actions: dict[str, Callable[..., None]] = {
+        "seek": session.seek, "point": session.point, "box": session.draw_box,
+        "choose": session.choose, "paint": session.paint, "unmark": session.unmark,
+        "add": session.add, "select": session.select, "show": session.show,
+        "rename": session.rename, "recolor": session.recolor, "decide": session.decide,
+        "delete": session.delete, "limit": session.limit, "undo": session.undo,
+        "redo": session.redo, "clear": session.clear,
+    }  # fmt: skip
+    kind = details.pop("kind", None)
+    if kind not in actions:
+        raise InputError("The page asked for something unknown; load it again.")
+    try:
+        actions[kind](**details)
+    except InputError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError("The page sent something unknown; load it again.") from error
 
 
 # ------------------------------------------------------------------------------------------ server
@@ -422,22 +397,26 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(workspace: Workspace) -> gr.Blocks:
-    """The page as a Gradio app that has not been started."""
+def build_page(workspace: Workspace) -> Page:
+    """The page, not yet started."""
     # The one folder that Gradio puts uploads into and serves results from; all in it have random
     # names, and nobody else on this machine can look into it.
     os.environ["GRADIO_TEMP_DIR"] = str(workspace.options.root)
-    return Page(workspace).blocks
+    return Page(workspace)
 
 
-def launch(blocks: gr.Blocks, options: Options, host: str, port: int) -> None:
+def launch(page: Page, host: str, port: int, auth: Sequence[tuple[str, str]] | None = None) -> None:
     """Start serving a page and return.
+
+    Args:
+        auth: names and passwords of those who may use it; None: everybody who can reach it.
 
     Raises:
         InputError: the port is taken.
     """
+    options = page.workspace.options
     try:
-        blocks.launch(
+        page.blocks.launch(
             server_name=host,
             server_port=port,
             prevent_thread_lock=True,
@@ -451,7 +430,10 @@ def launch(blocks: gr.Blocks, options: Options, host: str, port: int) -> None:
             mcp_server=False,
             footer_links=[],
             allowed_paths=[],
-            app_kwargs={"middleware": [Middleware(NoFetching)]},
+            auth=list(auth) if auth else None,
+            app_kwargs={
+                "middleware": [Middleware(NoFetching), Middleware(Files, workspace=page.workspace)]
+            },
             max_file_size=f"{options.max_upload_mb}mb",
             state_session_capacity=100,
             theme=theme(),
@@ -463,19 +445,48 @@ def launch(blocks: gr.Blocks, options: Options, host: str, port: int) -> None:
         ) from error
 
 
-def serve(host: str = "127.0.0.1", port: int = 7860, budget: Budget | None = None) -> int:
-    """Show the page until somebody presses Ctrl+C; returns the exit code."""
+def open_window(url: str) -> bool:
+    """Show the page in a window of its own until that is closed; False if there can be none.
+
+    Without pywebview, or without a screen, the page opens in the default browser instead.
+    """
+    try:
+        import webview  # optional: pip install pywebview
+    except ImportError:
+        webbrowser.open(url)
+        return False
+    webview.settings["ALLOW_DOWNLOADS"] = True  # through the system's own dialog
+    try:
+        webview.create_window("MixCut", url, width=1360, height=900)
+        webview.start()
+    except webview.errors.WebViewException:
+        webbrowser.open(url)
+        return False
+    return True
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    budget: Budget | None = None,
+    *,
+    auth: Sequence[tuple[str, str]] = (),
+    desktop: bool = False,
+) -> int:
+    """Show the page until somebody presses Ctrl+C, or closes its window; returns the exit code."""
     options = replace(Options.from_environment(), budget=budget or Budget())
     workspace = Workspace(options)
-    blocks = build_page(workspace)
+    page = build_page(workspace)
     try:
-        launch(blocks, options, host, port)
+        launch(page, host, port, auth)
         print(f"MixCut is at http://{host}:{port} (Ctrl+C ends it).", flush=True)
+        if desktop and open_window(f"http://{host}:{port}"):
+            return 0
         while True:
             time.sleep(SWEEP_SECONDS)
             workspace.sweep()
     except KeyboardInterrupt:
         return 0
     finally:
-        blocks.close(verbose=False)
+        page.blocks.close(verbose=False)
         workspace.close()

@@ -51,6 +51,13 @@ def parse_box(text: str) -> Box:
     return x0, y0, x1, y1
 
 
+def parse_login(text: str) -> tuple[str, str]:
+    name, colon, password = text.partition(":")
+    if not (name and colon and password):
+        raise InputError("--auth takes a name and a password: NAME:PASSWORD.")
+    return name, password
+
+
 def prompts_from(args: argparse.Namespace) -> list[ObjectPrompt]:
     """The objects that --prompts, or --point, --box and --mask, describe."""
     if args.tracks or args.masks:
@@ -161,6 +168,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", help="the page's address (default 127.0.0.1, this machine)"
     )
+    parser.add_argument(
+        "--auth", action="append", default=[], metavar="NAME:PASSWORD",
+        help="ask for a name and a password; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--desktop", action="store_true",
+        help="open the page in a window of its own (needs pywebview), or else in the browser",
+    )  # fmt: skip
     _add_limits(parser)
     commands = parser.add_subparsers(dest="command", parser_class=_Parser)
     for name, text in (
@@ -253,7 +268,10 @@ def dispatch(args: argparse.Namespace) -> int:
     if args.command is None:
         from demo.app import serve
 
-        return serve(host=args.host, port=args.port, budget=budget_from(args))
+        return serve(
+            args.host, args.port, budget_from(args),
+            auth=[parse_login(text) for text in args.auth], desktop=args.desktop,
+        )  # fmt: skip
     if args.command == "batch":
         from demo.batch import run_batch
 

@@ -7,6 +7,7 @@ whoever knows its id finds it again.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 import uuid
@@ -62,6 +63,7 @@ class Job:
 
     device: str
     task: Task
+    exports: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: State = "waiting"
     progress: Progress = Progress()
@@ -84,6 +86,7 @@ def publish(result: Result, shelf: Path) -> list[Path]:
     The videos as they are, everything else in one archive, uncompressed because PNG already is.
     A later run leaves these files alone, although it writes to the same results.
     """
+    shutil.rmtree(shelf, ignore_errors=True)  # of a server that ended in the middle of this
     shelf.mkdir(mode=0o700)
     videos = [p for p in result.outputs if p.suffix in (".mp4", ".webm", ".mov")]
     for video in videos:
@@ -129,12 +132,16 @@ class Jobs:
         settings: Settings,
         *,
         shelves: Path,
+        ended: Callable[[], None] = lambda: None,
+        job_id: str | None = None,
         **options: Any,
     ) -> Job:
         """Queue a run.
 
         Args:
             shelves: where the folder with the finished files is made; its name is the job's id.
+            ended: called when the job is over, however it ended.
+            job_id: of a job that an earlier server did not finish.
             options: what else `demo.run.run` takes.
 
         Raises:
@@ -152,10 +159,10 @@ class Jobs:
             if device not in self._workers:
                 self._workers[device] = ThreadPoolExecutor(1, thread_name_prefix=f"job-{device}")
                 self._runs[device] = self._new_run()
-            job = Job(device, settings.do)
+            job = Job(device, settings.do, settings.exports, job_id or uuid.uuid4().hex)
             self._jobs[job.id] = job
             self._workers[device].submit(
-                self._work, job, shelves, source, folder, list(objects), settings, options
+                self._work, job, ended, shelves, source, folder, list(objects), settings, options
             )
         return job
 
@@ -197,6 +204,7 @@ class Jobs:
     def _work(
         self,
         job: Job,
+        ended: Callable[[], None],
         shelves: Path,
         source: Path,
         folder: Path,
@@ -233,3 +241,4 @@ class Jobs:
                 logger.exception("A job failed.")
         job.ended = time.monotonic()
         job.state = state  # last: whoever sees it finds the rest in place
+        ended()

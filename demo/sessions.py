@@ -1,8 +1,10 @@
 """What the page keeps on the server: each person's video, where they pointed, and their run.
 
-A session is one uploaded video. It is known by a random id that only its own browser holds, and
-everything of it lies in a folder of that name, below a folder that is private to this user of the
-machine. No gradio here.
+A session is one uploaded video, its objects (`editing.py`) and its run (`jobs.py`). It is known by
+a random id that only its own browser holds, and everything of it lies in a folder of that name,
+below a folder that is private to this user of the machine. What a person has done is written there
+at once, so that a page that is opened again, and a server that is started again, go on from it.
+No gradio here.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import base64
 import getpass
 import io
 import itertools
+import json
+import logging
 import os
 import re
 import shutil
@@ -19,27 +23,37 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from checkpoints import CheckpointError
+from demo.editing import Document, History, Mark, Thing
+from demo.imports import read_tracks_json
 from demo.jobs import Job, Jobs
-from demo.pipeline import Models, find_mask
-from demo.project import Box, ObjectPrompt, Point, Settings, Task, link, object_color
+from demo.pipeline import Models, to_prompt
+from demo.project import Box, Settings, Tracks, link, write_json
+from demo.run import Result
 from media import InputError
 from media.draw import parse_color
+from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Embedding
-from segmenters.cleanup import mask_box
+from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 
-COLOR = object_color(1)
 MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
+MAX_REMEMBERED = 32  # masks of marks that are kept at hand
+RECORD = "session.json"
+
+logger = logging.getLogger(__name__)
 
 
 # --------------------------------------------------------------------------------------- pictures
@@ -52,11 +66,13 @@ def data_url(picture: Image.Image, kind: str, **options: Any) -> str:
     return f"data:image/{kind.lower()};base64,{text}"
 
 
-def frame_url(frame: np.ndarray) -> str:
-    """A frame, RGB uint8 (h, w, 3), as a JPEG the page can show."""
-    picture = Image.fromarray(frame)
-    picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
-    return data_url(picture, "JPEG", quality=88)
+def to_jpeg(frame: np.ndarray, side: int = MAX_SHOWN) -> bytes:
+    """A frame, RGB uint8 (h, w, 3), as a JPEG the page can show, at most `side` pixels long."""
+    scale = min(1.0, side / max(frame.shape[:2]))
+    if scale < 1:
+        frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return data.tobytes()
 
 
 def mask_url(mask: np.ndarray, color: str) -> str:
@@ -77,21 +93,22 @@ def mask_url(mask: np.ndarray, color: str) -> str:
 
 
 @dataclass(frozen=True)
-class Pointed:
-    """Where the user pointed, on one frame."""
-
-    frame: int
-    points: tuple[Point, ...] = ()
-    box: Box | None = None
-
-
-@dataclass(frozen=True)
 class Found:
-    """What the segmenter made of it; the box is the one that would be followed."""
+    """What the segmenter makes of a mark.
 
-    pointed: Pointed
-    mask_url: str
+    Attributes:
+        masks: what may have been meant, from the smallest; one if there is no choice.
+        chosen: which of them counts.
+        box: the one that is followed: as it was drawn, else around the mask.
+    """
+
+    masks: tuple[np.ndarray, ...]
+    chosen: int
     box: Box | None
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.masks[self.chosen]
 
 
 class Session:
@@ -102,32 +119,43 @@ class Session:
         source: the video, inside `folder`.
         name: what the user calls it.
         models: shared with the other sessions.
+        history: what has been pointed at before.
 
     Raises:
         InputError: the source cannot be read as a video, or is larger than `budget`.
     """
 
     def __init__(
-        self, folder: Path, source: Path, name: str, models: Models, budget: Budget
+        self,
+        folder: Path,
+        source: Path,
+        name: str,
+        models: Models,
+        budget: Budget,
+        history: History | None = None,
     ) -> None:
         self.id, self.name = folder.name, name
         self.folder, self.source = folder, source
         self.job: Job | None = None
+        self.history = history or History()
         self.frame_index = 0
+        self._asked: tuple[Document, Settings] | None = None  # of the job
+        self._frozen = False
         self._models, self._budget = models, budget
-        self._steps: list[Pointed] = []  # one for every click, for undo
         self._reader: VideoReader | None = None
-        self._frame: tuple[int, np.ndarray] | None = None
+        self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
         self._embedded: tuple[int, Embedding] | None = None
-        self._found: Found | None = None
+        self._found: OrderedDict[tuple[int, Mark], Found] = OrderedDict()
+        self._tracks: tuple[int, Tracks] | None = None
         self._views = itertools.count(1)
         self._reading = threading.Lock()
         self._looking = threading.Lock()  # apart, so that scrubbing need not wait for the model
+        self._editing = threading.RLock()
         self.touch()
         with open_video(source, budget=budget) as reader:
             self.info = reader.info
             self.frame_count = len(reader)
-        self._frame_at(0)
+        self.frame_at(0)
 
     def touch(self) -> None:
         """Note that somebody uses this session: it is not to be tidied away yet."""
@@ -142,142 +170,441 @@ class Session:
         with self._looking, self._reading:
             if self._reader is not None:
                 self._reader.close()
-            self._reader = self._frame = self._embedded = None
+            self._reader = self._embedded = None
+            self._frames.clear()
+            self._found.clear()
 
-    def _frame_at(self, index: int) -> np.ndarray:
+    def frame_at(self, index: int) -> np.ndarray:
+        """A frame: RGB uint8 (h, w, 3). Raises InputError if there is none of this number."""
+        if not 0 <= index < self.frame_count:
+            raise InputError(f"The video has frames 0 to {self.frame_count - 1}.")
         with self._reading:
-            if self._frame is None or self._frame[0] != index:
+            if index not in self._frames:
                 if self._reader is None:
                     self._reader = open_video(self.source, budget=self._budget)
-                self._frame = index, self._reader[index]
-            return self._frame[1]
+                self._frames[index] = self._reader[index]
+                while len(self._frames) > 2:  # the one that is shown, and the one that is embedded
+                    self._frames.popitem(last=False)
+            self._frames.move_to_end(index)
+            return self._frames[index]
 
     # ------------------------------------------------------------------------- what the user does
 
     @property
-    def pointed(self) -> Pointed | None:
-        return self._steps[-1] if self._steps else None
+    def document(self) -> Document:
+        return self.history.document
 
     def seek(self, index: int) -> None:
         """Show another frame; one that does not exist becomes the nearest that does."""
         self.frame_index = min(max(index, 0), self.frame_count - 1)
 
     def point(self, frame: int, x: float, y: float, label: int) -> None:
-        """Add a point, label 1 on the object and 0 beside it; on another frame, start over.
+        """Add a point to the active object, label 1 on it and 0 beside it.
 
         Raises:
-            InputError: the first point is not on the object.
+            InputError: the first point on a frame is not on the object.
         """
-        before = self._on(frame)
-        if not label and before.box is None and not before.points:
+        thing, mark = self._active(), self._mark(frame)
+        if not label and mark.box is None and not mark.points and not mark.mask:
             raise InputError("Click on the object first, then on what does not belong to it.")
-        self._step(replace(before, points=(*before.points, (x, y, label))))
+        # A click on a painted mask begins with the mask's box, or what was painted would be gone.
+        box = mark.box
+        if mark.mask and not mark.points:
+            box = self.find(frame, mark).box
+        mark = Mark((*mark.points, (x, y, label)), box)
+        self._step(frame, thing, mark)
 
     def draw_box(self, frame: int, x0: float, y0: float, x1: float, y1: float) -> None:
-        """Draw a box around the object; it takes the place of an earlier one."""
+        """Draw a box around the active object; it takes the place of an earlier one."""
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
-        self._step(replace(self._on(frame), box=box))
+        self._step(frame, self._active(), replace(self._mark(frame), box=box, mask=""))
+
+    def choose(self, frame: int, number: int) -> None:
+        """Take another of the masks that may have been meant, the smallest being number 0."""
+        thing, mark = self._active(), self._mark(frame)
+        masks = self.find(frame, replace(mark, mask="")).masks
+        if not 0 <= number < len(masks):
+            raise InputError(f"There are {len(masks)} masks to choose from here.")
+        self._step(frame, thing, replace(mark, mask=self._keep(masks[number])))
+
+    def paint(self, frame: int, strokes: Sequence[Mapping[str, Any]]) -> None:
+        """Paint on the active object's mask, or erase from it.
+
+        Args:
+            strokes: each with `points`, a list of x y in pixels, `radius` in pixels, and `add`.
+        """
+        thing = self._active()
+        layer = self.mask_at(thing, frame)
+        height, width = self.info.size
+        canvas = np.zeros((height, width), np.uint8) if layer is None else layer.astype(np.uint8)
+        for stroke in strokes:
+            line = np.array(stroke["points"], np.float64).reshape(-1, 1, 2)
+            radius = min(max(float(stroke["radius"]), 0.5), float(max(self.info.size)))
+            color = int(bool(stroke["add"]))
+            thickness = max(1, round(2 * radius))
+            cv2.polylines(canvas, [line.round().astype(np.int32)], False, color, thickness)
+            if len(line) == 1:
+                center = tuple(line[0, 0].round().astype(int).tolist())
+                cv2.circle(canvas, center, max(1, round(radius)), color, -1)
+        if not canvas.any():
+            raise InputError("Nothing is left of the mask; take the key frame away instead.")
+        self._step(frame, thing, replace(self._mark(frame), mask=self._keep(canvas > 0)))
+
+    def unmark(self, number: int, frame: int) -> None:
+        """Take an object's key frame away."""
+        self._push(self.document.with_thing(self.document.thing(number).marked(frame, None)))
+
+    def add(self) -> None:
+        """Begin another object; what is clicked next is it."""
+        if self.document.things and not self._active().marks:
+            raise InputError("Click on this object first; then add another one.")
+        self._push(self.document.with_thing(self.document.new_thing()))
+
+    def select(self, number: int) -> None:
+        """Make an object the one that clicks are about."""
+        self.history.replace(replace(self.document, active=self.document.thing(number).id))
+        self.save()
+
+    def show(self, number: int, shown: bool) -> None:
+        """Draw an object on the page, or do not."""
+        thing = replace(self.document.thing(number), shown=shown)
+        self.history.replace(replace(self.document.with_thing(thing), active=self.document.active))
+        self.save()
+
+    def rename(self, number: int, name: str) -> None:
+        self._push(self.document.renamed(number, name))
+
+    def recolor(self, number: int, color: str) -> None:
+        self._push(self.document.recolored(number, color))
+
+    def decide(self, number: int, do: str) -> None:
+        """Say what a run does with an object."""
+        self._push(self.document.fated(number, do))
+
+    def delete(self, number: int) -> None:
+        self._push(self.document.without(number))
+
+    def limit(self, start: int, stop: int | None) -> None:
+        """Work on a part of the video only: frames start <= i < stop, None being the end."""
+        end = self.frame_count if stop is None else min(stop, self.frame_count)
+        if not 0 <= start < end:
+            raise InputError("The part of the video ends before it begins; move its start or end.")
+        whole = None if end == self.frame_count else end
+        self._push(replace(self.document, start=start, stop=whole))
 
     def undo(self) -> None:
-        """Take back the last click and show the frame of the one before."""
-        if self._steps:
-            frame = self._steps.pop().frame
-            self.seek(self._steps[-1].frame if self._steps else frame)
+        """Take back the last step, and show the frame it was made on."""
+        self._travel(self.history.undo)
+
+    def redo(self) -> None:
+        self._travel(self.history.redo)
 
     def clear(self) -> None:
-        self._steps.clear()
+        """Forget where the active object was pointed at."""
+        if self.document.things:
+            self._push(self.document.with_thing(replace(self._active(), marks={})))
 
-    def _on(self, frame: int) -> Pointed:
-        return self.pointed if self.pointed and self.pointed.frame == frame else Pointed(frame)
+    def _travel(self, go: Callable[[], None]) -> None:
+        before = {t.id: t.marks for t in self.document.things}
+        go()
+        after = {t.id: t.marks for t in self.document.things}
+        for number in before.keys() | after.keys():
+            old, new = before.get(number, {}), after.get(number, {})
+            changed = [f for f in old.keys() | new.keys() if old.get(f) != new.get(f)]
+            if changed:
+                self.seek(max(changed))
+        self.save()
 
-    def _step(self, pointed: Pointed) -> None:
-        self._prompt(pointed).check(self.info.size, self.frame_count)
-        self._steps.append(pointed)
-        try:
-            self.find()
-        except BaseException:
-            self._steps.pop()
-            raise
-        self.seek(pointed.frame)
+    def _active(self) -> Thing:
+        document = self.document
+        return document.thing(document.active) if document.things else document.new_thing()
+
+    def _mark(self, frame: int) -> Mark:
+        return self._active().marks.get(frame, Mark())
+
+    def _step(self, frame: int, thing: Thing, mark: Mark) -> None:
+        """Take a mark over, if there is something to see where it points."""
+        marked = thing.marked(frame, mark)
+        marked.prompt(self._marks_folder).check(self.info.size, self.frame_count)
+        self.find(frame, mark)
+        self._push(self.document.with_thing(marked))
+        self.seek(frame)
+
+    def _push(self, document: Document) -> None:
+        with self._editing:
+            self.history.push(document)
+        self.save()
+
+    @property
+    def _marks_folder(self) -> Path:
+        return self.folder / "marks"
+
+    def _keep(self, mask: np.ndarray) -> str:
+        self._marks_folder.mkdir(mode=0o700, exist_ok=True)
+        name = f"{uuid.uuid4().hex}.png"
+        save_mask(self._marks_folder / name, mask)
+        return name
 
     # ---------------------------------------------------------------------------- what comes of it
-
-    @staticmethod
-    def _prompt(pointed: Pointed) -> ObjectPrompt:
-        return ObjectPrompt(
-            id=1, name="object", color=COLOR,
-            frame=pointed.frame, points=pointed.points, box=pointed.box,
-        )  # fmt: skip
 
     def prepare(self) -> None:
         """Let the segmenter look at the frame that is shown, so that the first click is quick."""
         with self._looking:
             self._embed(self.frame_index)
 
+    @property
+    def prepared(self) -> bool:
+        """Whether a click on the shown frame is answered at once."""
+        return self._embedded is not None and self._embedded[0] == self.frame_index
+
     def _embed(self, index: int) -> Embedding:
         if self._embedded is None or self._embedded[0] != index:
-            self._embedded = index, self._models.segmenter().encode(self._frame_at(index))
+            self._embedded = index, self._models.segmenter().encode(self.frame_at(index))
         return self._embedded[1]
 
-    def find(self) -> Found | None:
-        """The mask at the place that was pointed at; None if there is none."""
+    def find(self, frame: int, mark: Mark) -> Found:
+        """The masks that a mark may mean, and the box that would be followed."""
         with self._looking:
-            pointed = self.pointed
-            if pointed is None:
-                return None
-            if self._found is None or self._found.pointed != pointed:
-                embedding = self._embed(pointed.frame)
-                mask = find_mask(self._models.segmenter(), embedding, self._prompt(pointed))
-                box = mask_box(mask) if pointed.box is None else pointed.box
-                x0, y0, x1, y1 = (0.0,) * 4 if box is None else (float(v) for v in box)
-                self._found = Found(
-                    pointed,
-                    mask_url(mask, COLOR) if mask.any() else "",
-                    None if box is None else (x0, y0, x1, y1),
-                )
-            return self._found
+            if (frame, mark) not in self._found:
+                self._found[frame, mark] = self._look(frame, mark)
+                while len(self._found) > MAX_REMEMBERED:
+                    self._found.popitem(last=False)
+            self._found.move_to_end((frame, mark))
+            return self._found[frame, mark]
+
+    def _look(self, frame: int, mark: Mark) -> Found:
+        if mark.mask:
+            painted = load_mask(self._marks_folder / mark.mask, size=self.info.size)
+            return Found((painted,), 0, _as_box(mask_box(painted)))
+        thing = Thing(1, "object", "#ffffff").marked(frame, mark)
+        prompt = to_prompt(thing.prompt(self._marks_folder))
+        candidates = self._models.segmenter().predict(self._embed(frame), [prompt])[0]
+        best = choose_candidate(candidates, box=prompt.box)
+        masks = [(clean_mask(c.mask), c is best) for c in candidates]
+        masks.sort(key=lambda pair: int(pair[0].sum()))
+        chosen = next(i for i, (_, is_best) in enumerate(masks) if is_best)
+        box = mark.box or _as_box(mask_box(masks[chosen][0]))
+        return Found(tuple(mask for mask, _ in masks), chosen, box)
+
+    def mask_at(self, thing: Thing, frame: int) -> np.ndarray | None:
+        """An object's mask on a frame: where it was pointed at, else from the last run."""
+        if frame in thing.marks:
+            return self.find(frame, thing.marks[frame]).mask
+        point = self._track(thing.id, frame)
+        if point is None or point.box is None:
+            return None
+        root = self.folder / "results" / "masks"
+        own = root / f"object_{thing.id}"
+        folder = MaskFolder(own if own.is_dir() else root, size=self.info.size)
+        return folder[frame] if folder.file(frame).exists() else None
+
+    def _track(self, number: int, frame: int) -> Any:
+        tracks = self.tracks()
+        return None if tracks is None else tracks.at(frame).get(number)
+
+    def tracks(self) -> Tracks | None:
+        """The boxes of the last run, once it has followed everything."""
+        path = self.folder / "results" / "tracks.json"
+        try:
+            stamp = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if self._tracks is None or self._tracks[0] != stamp:
+            self._tracks = stamp, read_tracks_json(path)
+        return self._tracks[1]
+
+    def curves(self) -> dict[str, Any]:
+        """For the timeline: per object, score per frame (null without one) and where it is lost."""
+        tracks = self.tracks()
+        things = []
+        for thing in self.document.things:
+            points = [
+                tracks.at(i).get(thing.id) if tracks else None for i in range(self.frame_count)
+            ]
+            things.append(
+                {
+                    "id": thing.id,
+                    "scores": [
+                        None if p is None or np.isnan(p.score) else round(p.score, 3)
+                        for p in points
+                    ],
+                    "lost": [bool(p is not None and p.lost) for p in points],
+                }
+            )
+        return {"things": things}
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the source can be played beside the results, by a browser and in step."""
+        playable = self.info.codec in ("h264", "vp8", "vp9", "av1") and not self.info.rotation
+        container = self.source.suffix in (".mp4", ".m4v", ".mov", ".webm")
+        trimmed = self._asked is not None and self._asked[1].trim
+        return playable and container and not trimmed
 
     def view(self) -> dict[str, Any]:
-        """What the picture on the page shows."""
-        index = self.frame_index
+        """What the editor on the page shows."""
+        index, document = self.frame_index, self.document
         height, width = self.info.size
-        pointed = self.pointed
-        here = pointed is not None and pointed.frame == index
-        found = self.find() if here else None
+        tracks = self.tracks()
         return {
-            "frame": frame_url(self._frame_at(index)),
-            "index": index, "count": self.frame_count, "width": width, "height": height,
-            "mask": found.mask_url if found else "",
-            "box": list(found.box) if found and found.box else [],
-            "points": [list(p) for p in pointed.points] if here and pointed else [],
-            "note": self._note(pointed, found, here),
+            "session": self.id, "index": index, "count": self.frame_count,
+            "width": width, "height": height, "fps": float(self.info.fps),
+            "start": document.start, "stop": document.stop or self.frame_count,
+            "things": [self._view_thing(thing, index) for thing in document.things],
+            "active": document.active,
+            "candidates": self._candidates(index),
+            "undo": self.history.can_undo, "redo": self.history.can_redo,
+            "prepared": self.prepared,
+            "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
+            "stale": self._asked is not None and self._asked[0].prompts(self._marks_folder)
+            != document.prompts(self._marks_folder),
+            "note": self._note(index),
             "stamp": next(self._views),  # no two alike, so that the page always notices
         }  # fmt: skip
 
-    def _note(self, pointed: Pointed | None, found: Found | None, here: bool) -> str:
-        if pointed is None:
-            return "Click the object, or drag a box around it."
-        if not here:
-            return f"You pointed at frame {pointed.frame}. A click here starts over on this frame."
-        if found is None or not found.mask_url:
-            return "Nothing was found here. Click somewhere else on the object, or drag a box."
-        return "Found it. Add points until the colour fits, then press Run."
+    def _view_thing(self, thing: Thing, index: int) -> dict[str, Any]:
+        mark, point = thing.marks.get(index), self._track(thing.id, index)
+        box = self.find(index, mark).box if mark else (point.box if point else None)
+        mask = self.mask_at(thing, index) if thing.shown else None
+        return {
+            "id": thing.id, "name": thing.name, "color": thing.color, "do": thing.do,
+            "shown": thing.shown, "keys": sorted(thing.marks), "key": mark is not None,
+            "points": [list(p) for p in mark.points] if mark else [],
+            "box": [round(v, 1) for v in box] if box else [],
+            "mask": mask_url(mask, thing.color) if mask is not None and mask.any() else "",
+            "lost": bool(point is not None and point.lost and mark is None),
+            "score": None if point is None or np.isnan(point.score) else round(point.score, 2),
+        }  # fmt: skip
 
-    def start(self, jobs: Jobs, do: Task, settings: Settings) -> Job:
-        """Run the pipeline for what was pointed at.
+    def _candidates(self, index: int) -> dict[str, int]:
+        mark = self._mark(index) if self.document.things else Mark()
+        if not mark.points or (mark.box and not mark.mask):
+            return {"count": 0, "chosen": 0}
+        found = self.find(index, replace(mark, mask=""))
+        chosen = found.chosen
+        if mark.mask:
+            now = self.find(index, mark).mask
+            same = [i for i, mask in enumerate(found.masks) if np.array_equal(mask, now)]
+            chosen = same[0] if same else -1
+        return {"count": len(found.masks), "chosen": chosen}
+
+    def _note(self, index: int) -> str:
+        if not self.document.things or not self._active().marks:
+            return "Click the object, or drag a box around it."
+        thing = self._active()
+        if index not in thing.marks:
+            point = self._track(thing.id, index)
+            if point is None:
+                return f"{thing.name}: pointed at in frame {_listed(thing.marks)}. Press Run."
+            if point.lost:
+                return f"{thing.name} is lost here. Click it to find it again from this frame on."
+            return f"{thing.name}: a click here corrects it from this frame on."
+        if self.find(index, thing.marks[index]).box is None:
+            return "Nothing was found here. Click somewhere else on the object, or drag a box."
+        return f"{thing.name}: add points until the colour fits, then press Run."
+
+    # --------------------------------------------------------------------------------------- runs
+
+    def start(self, jobs: Jobs, settings: Settings, exports: Sequence[str] = ()) -> Job:
+        """Run the pipeline for what was pointed at; `exports` are names in `EXPORTS`.
 
         Raises:
             InputError: nothing was pointed at, a run is under way, or too many others wait.
         """
         if self.job is not None and self.job.active:
             raise InputError("This video is being worked on; wait for it to end or cancel it.")
-        if self.pointed is None:
+        document = self.document
+        if not document.prompts(self._marks_folder):
             raise InputError("Click the object in the picture first.")
-        self.job = jobs.submit(
-            self.source, self.folder / "results", [self._prompt(self.pointed)],
-            replace(settings, do=do), shelves=self.folder.parent, budget=self._budget,
+        settings = replace(
+            settings, do=document.task(), start=document.start or None, end=document.stop,
+            exports=tuple(exports),
         )  # fmt: skip
+        span = settings.span(self.frame_count)
+        for prompt in document.prompts(self._marks_folder):
+            prompt.check(self.info.size, self.frame_count, span)
+        self._submit(jobs, document, settings)
+        assert self.job is not None
         return self.job
+
+    def _submit(
+        self, jobs: Jobs, document: Document, settings: Settings, job_id: str | None = None
+    ) -> None:
+        self._asked = document, settings
+        self.job = jobs.submit(
+            self.source, self.folder / "results", document.prompts(self._marks_folder), settings,
+            shelves=self.folder.parent, ended=self.save, job_id=job_id, budget=self._budget,
+        )  # fmt: skip
+        self.save()
+
+    def save(self) -> None:
+        """Write down what a server that is started later has to know."""
+        if self._frozen:
+            return
+        record: dict[str, Any] = {
+            "name": self.name, "source": self.source.name, "frame": self.frame_index,
+            "document": self.document.to_json(), "job": None,
+        }  # fmt: skip
+        with self._editing:
+            if self.job is not None and self._asked is not None:
+                document, settings = self._asked
+                result = self.job.result
+                record["job"] = {
+                    "id": self.job.id, "state": self.job.state, "error": self.job.error,
+                    "files": [str(f.relative_to(self.folder.parent)) for f in self.job.files],
+                    "notes": result.notes if result else [],
+                    "document": document.to_json(), "settings": asdict(settings),
+                }  # fmt: skip
+            with suppress(OSError):  # a full disk must not keep anybody from looking
+                write_json(self.folder / RECORD, record)
+
+    def freeze(self) -> None:
+        """Write it down for the last time: that the server ends its run is not to be remembered."""
+        self.save()
+        self._frozen = True
+
+    @classmethod
+    def restore(cls, folder: Path, models: Models, jobs: Jobs, budget: Budget) -> Session:
+        """Open a session that an earlier server has left; a run that was under way goes on.
+
+        Raises:
+            InputError, OSError, KeyError, TypeError, ValueError: it is damaged.
+        """
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        history = History(Document.from_json(record["document"]))
+        source = folder / Path(record["source"]).name
+        session = cls(folder, source, record["name"], models, budget, history)
+        session.seek(record["frame"])
+        if record["job"] is None:
+            return session
+        document = Document.from_json(record["job"]["document"])
+        settings = Settings(
+            **record["job"]["settings"] | {"exports": tuple(record["job"]["settings"]["exports"])}
+        )
+        if record["job"]["state"] in ("waiting", "running"):
+            session._submit(jobs, document, settings, record["job"]["id"])
+            return session
+        files = [folder.parent / name for name in record["job"]["files"]]
+        session._asked = document, settings
+        session.job = Job(
+            settings.device, settings.do, settings.exports,
+            id=record["job"]["id"], state=record["job"]["state"],
+            error=record["job"]["error"], files=[file for file in files if file.exists()],
+            result=Result(folder / "results", [], record["job"]["notes"], {}),
+        )  # fmt: skip
+        return session
+
+
+def _as_box(box: np.ndarray | None) -> Box | None:
+    if box is None:
+        return None
+    x0, y0, x1, y1 = (float(v) for v in box)
+    return x0, y0, x1, y1
+
+
+def _listed(frames: Mapping[int, Mark]) -> str:
+    *others, last = map(str, sorted(frames))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 # -------------------------------------------------------------------------------------- workspace
@@ -367,6 +694,7 @@ class Workspace:
     """
 
     REST_SECONDS = 1800.0
+    RECORDED = re.compile(r"[0-9a-f]{32}")  # what a session's folder is called
 
     def __init__(self, options: Options, jobs: Jobs | None = None) -> None:
         self.options = options
@@ -374,7 +702,22 @@ class Workspace:
         self.models = Models(options.settings)
         self._sessions: dict[str, Session] = {}
         self._root = private_folder(options.root)
+        self._finding = threading.Lock()
+        # Of several servers that share the folder, the first takes up what was interrupted.
+        self._lock = FileLock(self._root / ".lock")
+        with suppress(Timeout):
+            self._lock.acquire(blocking=False)
         self.sweep()
+        if self._lock.is_locked:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up the runs that were under way when an earlier server ended."""
+        for path in sorted(self._root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                job = json.loads(path.read_text(encoding="utf-8"))["job"]
+                if job is not None and job["state"] in ("waiting", "running"):
+                    self.find(path.parent.name)
 
     def open(self, upload: Path, name: str) -> Session:
         """Begin a session with an uploaded file, which stays where it is.
@@ -400,18 +743,28 @@ class Workspace:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._sessions[session.id] = session
+        session.save()
         return session
 
     def find(self, session_id: str | None) -> Session | None:
-        session = self._sessions.get(session_id or "")
+        """A session of this server, or one that an earlier server has left."""
+        if not session_id or not self.RECORDED.fullmatch(session_id):
+            return None
+        with self._finding:
+            session = self._sessions.get(session_id)
+            if session is None and (self._root / session_id / RECORD).is_file():
+                try:
+                    session = self._sessions[session_id] = Session.restore(
+                        self._root / session_id, self.models, self.jobs, self.options.budget
+                    )
+                except (InputError, OSError, KeyError, TypeError, ValueError):
+                    logger.exception("A project cannot be opened.")
         if session is not None:
             session.touch()
         return session
 
     def leave(self, session: Session) -> None:
-        """Its page shows another video now; what it has done stays until it is swept away."""
-        if session.job is not None:
-            self.jobs.cancel(session.job)
+        """Its page shows another video now; it stays, and its run goes on, until swept away."""
         session.rest()
 
     def sweep(self) -> None:
@@ -430,7 +783,11 @@ class Workspace:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
+        """End the runs; the next server takes them up."""
+        for session in self._sessions.values():
+            session.freeze()
         self.jobs.close()
+        self._lock.release()
         for session in self._sessions.values():
             session.rest()
 

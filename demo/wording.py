@@ -5,14 +5,9 @@ from __future__ import annotations
 import html
 
 from demo.jobs import Job
-from demo.project import Task
+from demo.project import EXPORTS, Task
 from demo.sessions import Options, Session
 
-TASKS: list[tuple[str, Task]] = [
-    ("Follow it: a box in every frame", "track"),
-    ("Cut it out: a mask in every frame", "segment"),
-    ("Paint it away", "remove"),
-]
 STEPS: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
 # The pipeline's stages as the user reads them, in order; a task takes the first so many of them.
 STAGES = {
@@ -22,7 +17,6 @@ STAGES = {
     "draw masks": "Drawing the masks",
     "paint away": "Painting it away",
 }
-PLAYERS = {"tracked": "Followed", "segmented": "Cut out", "removed": "Painted away"}
 
 
 def describe_video(session: Session) -> str:
@@ -53,8 +47,8 @@ def describe_time(seconds: float) -> str:
     return f"about {round(seconds / 60)} min left"
 
 
-def describe_job(job: Job | None, ahead: int) -> str:
-    """The state of a run, as HTML."""
+def describe_job(job: Job | None, ahead: int, session: str) -> str:
+    """The state of a run, as HTML; `session` is the id that its pictures are asked for by."""
     if job is None:
         return ""
     if job.state == "waiting" and ahead:
@@ -62,20 +56,28 @@ def describe_job(job: Job | None, ahead: int) -> str:
         return f"<p role='status'>Waiting: {jobs} before yours.</p>"
     if job.active:
         if job.stop.is_set():
-            return "<p role='status'>Stopping after this frame.</p>"
+            return "<p role='status'>Stopping.</p>"
         p = job.progress
         if not p.stage:
             return "<p role='status'>Loading the models.</p>"
-        step = list(STAGES).index(p.stage) + 1
+        stages = [*list(STAGES)[: STEPS[job.task]], *(f"export {name}" for name in job.exports)]
+        title = STAGES.get(p.stage) or f"Writing the {EXPORTS[p.stage.split()[1]].summary}"
         numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
-        if p.seconds_left:
+        if job.pause.is_set():
+            numbers.append("paused")
+        elif p.seconds_left:
             numbers.append(describe_time(p.seconds_left))
         share = 100 * p.done / max(p.total, 1)
+        picture = ""
+        if job.picture is not None:
+            url = f"media/{session}/picture.jpg?{p.stage.replace(' ', '-')}-{job.picture[0]}"
+            picture = f"<img src='{url}' alt='Frame {job.picture[0]}, as it has just been made'>"
         return (
-            f"<p role='status'>Step {step} of {STEPS[job.task]}: <b>{STAGES[p.stage]}</b></p>"
+            f"<p role='status'>Step {stages.index(p.stage) + 1} of {len(stages)}: "
+            f"<b>{html.escape(title)}</b></p>"
             f"<div class='bar' role='progressbar' aria-label='{p.stage}' "
             f"aria-valuenow='{share:.0f}'><i style='width: {share:.1f}%'></i></div>"
-            f"<p>{', '.join(numbers)}</p>"
+            f"<p>{', '.join(numbers)}</p>{picture}"
         )
     if job.state == "cancelled":
         return "<p role='status'>Stopped. Finished steps are kept; Run goes on from there.</p>"

@@ -27,10 +27,10 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from demo.app import launch
+from demo.app import build_page, launch
 from demo.guards import files_only
 from demo.sample import add_tone
-from demo.sessions import Options
+from demo.sessions import Options, Workspace
 from media import InputError
 from media.video import VideoWriter
 
@@ -191,7 +191,7 @@ def upload(page: Any, clip: Path) -> None:
 
 
 def show_frame(page: Any, index: int) -> None:
-    page.locator("#frame input[type=number]").fill(str(index))
+    page.locator("#frame input").fill(str(index))
     page.keyboard.press("Tab")
     expect(page.locator("#picture .stage")).to_have_attribute(
         "aria-label", re.compile(rf"^Frame {index} of")
@@ -216,7 +216,37 @@ def percent(mark: Any, name: str) -> float:
 
 
 def choose(page: Any, task: str) -> None:
-    page.locator("#task label").filter(has_text=task).click()
+    """What happens to the active object."""
+    page.locator("#picture li.active select").select_option(label=task)
+
+
+def settled(page: Any) -> None:
+    """The server has shown the frame that the editor is at, and looked at it."""
+    expect(page.locator("#picture .badge")).to_be_hidden(timeout=30_000)
+
+
+def mask_pixels(page: Any, selector: str = "#picture img.mask") -> list[list[int]]:
+    """Opacity, row by row, of the mask that is drawn over the picture."""
+    return page.locator(selector).first.evaluate(
+        """async m => { const c = document.createElement("canvas");
+            await m.decode(); c.width = m.naturalWidth; c.height = m.naturalHeight;
+            const d = c.getContext("2d"); d.drawImage(m, 0, 0);
+            const a = d.getImageData(0, 0, c.width, c.height).data;
+            return [...Array(c.height).keys()].map(
+                y => [...Array(c.width).keys()].map(x => a[4 * (y * c.width + x) + 3])) }"""
+    )
+
+
+def run(page: Any, timeout: int = 90_000) -> None:
+    page.locator("#run").click()
+    expect(page.locator("#run")).to_be_disabled()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=timeout)
+
+
+def result(page: Any, name: str) -> str:
+    """Show one of the results; returns the selector of its player."""
+    page.locator(f"#screen .which button[data-name='{name}']").click()
+    return f"video#{name.replace('.', '_')}"
 
 
 def progress(page: Any) -> Any:
@@ -285,30 +315,26 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
         ("left", "top", "width", "height"), wanted, (WIDTH, HEIGHT) * 2, strict=True
     ):
         assert abs(percent(box, name) - 100 * value / scale) < 3, f"{name} of the box"
-    tinted = mask.evaluate(
-        """async (m, [x, y]) => { const c = document.createElement("canvas");
-            await m.decode(); c.width = m.naturalWidth; c.height = m.naturalHeight;
-            const d = c.getContext("2d"); d.drawImage(m, 0, 0);
-            return [d.getImageData(x, y, 1, 1).data[3], d.getImageData(2, 2, 1, 1).data[3]] }""",
-        [x, y],
-    )
-    assert 0 < tinted[0] < 255 and tinted[1] == 0
+    tint = mask_pixels(page)
+    assert 0 < tint[y][x] < 255 and tint[2][2] == 0
 
-    # Corners are exact; right-click and the radio button mark background; undo and clear.
+    # Corners are exact; right-click and the other tool mark background; undo and clear.
     click(page, WIDTH - 1, HEIGHT - 1, button="right")
     off = page.locator("#picture i.dot.off")
     expect(off).to_have_count(1)
     assert percent(off, "left") == pytest.approx(100 * (WIDTH - 1) / WIDTH, abs=1e-3)
     assert percent(off, "top") == pytest.approx(100 * (HEIGHT - 1) / HEIGHT, abs=1e-3)
-    page.locator("#label label").filter(has_text="background").click()
+    page.locator("#picture [data-tool=minus]").click()
     click(page, 0, 0)
     expect(off).to_have_count(2)
     page.locator("#undo").click()
     expect(off).to_have_count(1)
+    page.locator("#redo").click()
+    expect(off).to_have_count(2)
     page.locator("#clear").click()
     expect(page.locator("#picture i.dot")).to_have_count(0)
     expect(mask).to_be_hidden()
-    page.locator("#label label").filter(has_text="object").click()
+    page.locator("#picture [data-tool=plus]").click()
 
     # A drag is a box; arrow keys change the frame.
     page.mouse.move(*on_screen(page, x - 40, y - 40))
@@ -319,7 +345,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     assert abs(percent(box, "width") - 100 * 81 / WIDTH) < 1
     expect(mask).to_be_visible()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#frame input[type=number]")).to_have_value("5")
+    expect(page.locator("#frame input")).to_have_value("5")
     expect(mask).to_be_hidden()
     expect(page.locator("#picture .note")).to_contain_text("frame 4")
     page.locator("#clear").click()
@@ -328,27 +354,25 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     show_frame(page, 4)
     click(page, x, y)
     expect(mask).to_be_visible()
-    choose(page, "Cut it out")
+    choose(page, "Cut out")
     page.locator("#run").click()
     expect(page.locator("#cancel")).to_be_enabled()
     expect(page.locator("#run")).to_be_disabled()
-    expect(progress(page)).to_have_attribute("aria-label", "cut out", timeout=60_000)
-    expect(page.locator("#status")).to_contain_text(
-        re.compile(rf"frame \d+ of {SHORT}, about \d+ s")
-    )
     expect(page.locator("#status")).to_contain_text("Done", timeout=90_000)
 
-    expect(page.locator("#tracked_video")).to_be_visible()
-    expect(page.locator("#removed_video")).to_be_hidden()
     for name in ("tracked", "segmented"):
-        facts = video_facts(page, f"#{name}_video video")
+        facts = video_facts(page, result(page, f"{name}.mp4"))
         assert (facts["width"], facts["height"], facts["error"]) == (WIDTH, HEIGHT, None)
         assert abs(facts["duration"] - SHORT / 10) < 0.1 and facts["played"] > 0
-        filename, data = download(page, f"#{name}_download")
+        filename, data = download(page, f"#{name}_mp4_download")
         frames, sound = decode(data)
         assert filename == f"{name}.mp4" and len(frames) == SHORT and sound > 0
+    expect(page.locator("#screen [data-name='removed.mp4']")).to_have_count(0)
+    for view, both in (("wipe", True), ("side", True), ("alone", False)):
+        page.locator(f"#screen button[data-view={view}]").click()
+        expect(page.locator("#screen video.before")).to_be_visible(visible=both)
     assert np.ptp(frames[4][y, x].astype(int) - [230, 120, 30]) > 20, "the ball is not tinted"
-    filename, data = download(page, "#archive_download")
+    filename, data = download(page, "#masks_and_tracks_zip_download")
     with zipfile.ZipFile(io.BytesIO(data)) as bundle:
         names = bundle.namelist()
         assert filename.endswith(".zip") and {"tracks.csv", "tracks.json", "run.json"} <= set(names)
@@ -357,7 +381,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
 
     page.reload()  # what is done is still there
     expect(page.locator("#picture i.dot.on")).to_have_count(1)
-    assert video_facts(page, "#segmented_video video")["width"] == WIDTH
+    assert video_facts(page, result(page, "segmented.mp4"))["width"] == WIDTH
 
 
 def test_a_bad_upload_gets_a_sentence_and_the_next_one_works(
@@ -379,7 +403,7 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     upload(page, clips["long"])
     click(page, *ball_at(0))
     expect(page.locator("#picture img.mask")).to_be_visible()
-    choose(page, "Cut it out")
+    choose(page, "Cut out")
     page.locator("#run").click()
     expect(progress(page)).to_be_visible(timeout=60_000)
 
@@ -392,6 +416,12 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     stranger.locator("#run").click()
     expect(stranger.locator("#status")).to_contain_text("Waiting: 1 job is before yours")
 
+    expect(progress(page)).to_have_attribute("aria-label", "cut out", timeout=60_000)
+    expect(page.locator("#status")).to_contain_text(
+        re.compile(rf"frame \d+ of {LONG}, about \d+ (s|min)")
+    )
+    assert page.locator("#status img").evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
+
     page.reload()
     expect(page.locator("#picture i.dot.on")).to_have_count(1)
     expect(page.locator("#info")).to_contain_text("long.mp4")
@@ -402,13 +432,124 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     page = visit(context)  # a tab opened later, in the same browser
     expect(progress(page)).to_be_visible()
 
+    page.locator("#pause").click()
+    expect(page.locator("#pause")).to_have_text("Go on")
+    expect(page.locator("#status")).to_contain_text("paused")
+    page.locator("#pause").click()
+    expect(page.locator("#status")).not_to_contain_text("paused")
+    began = time.monotonic()
     page.locator("#cancel").click()
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=15_000)
+    assert time.monotonic() - began < 3  # a second for the run, and the way to the page and back
     expect(page.locator("#run")).to_be_enabled()
     expect(page.locator("#results")).to_be_hidden()
     expect(stranger.locator("#status")).to_contain_text("Done", timeout=60_000)
-    expect(stranger.locator("#tracked_video video")).to_be_visible()
+    expect(stranger.locator("#screen video.after")).to_be_visible()
     expect(page.locator("#status")).to_contain_text("Stopped")
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080), (390, 844)])
+def test_a_click_lands_on_its_pixel(
+    visit: Callable[..., Any], clips: dict[str, Path], size: tuple[int, int]
+) -> None:
+    page = visit()
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    upload(page, clips["short"])
+    settled(page)
+    x, y = ball_at(0)
+    for count, (dx, dy) in enumerate(((0, 0), (-17, 11)), start=1):
+        click(page, x + dx, y + dy)
+        dots = page.locator("#picture i.dot.on")
+        expect(dots).to_have_count(count)
+        assert abs(percent(dots.last, "left") * WIDTH / 100 - x - dx) <= 1
+        assert abs(percent(dots.last, "top") * HEIGHT / 100 - y - dy) <= 1
+    if size[0] > 400:  # zoomed in, it still does
+        page.mouse.move(*on_screen(page, x, y))
+        page.keyboard.press("+")
+        page.keyboard.press("+")
+        film = page.locator("#picture .film").bounding_box()
+        assert film["width"] > 2 * page.locator("#picture .stage").bounding_box()["width"]
+        middle = page.locator("#picture .stage").bounding_box()
+        page.mouse.click(middle["x"] + middle["width"] / 2, middle["y"] + middle["height"] / 2)
+        expect(dots).to_have_count(3)
+        assert abs(percent(dots.last, "left") * WIDTH / 100 - WIDTH / 2) <= 1
+
+
+def test_a_negative_click_shrinks_the_mask_and_a_brush_changes_it(
+    visit: Callable[..., Any], clips: dict[str, Path]
+) -> None:
+    page = visit()
+    upload(page, clips["short"])
+    settled(page)
+    x, y = ball_at(0)
+    page.mouse.move(*on_screen(page, x - 60, y - 60))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, x + 60, y + 60), steps=4)
+    page.mouse.up()
+    expect(page.locator("#picture img.mask")).to_be_visible()
+    before = np.array(mask_pixels(page)) > 0
+    click(page, x, y, button="right")
+    expect(page.locator("#picture i.dot.off")).to_have_count(1)
+    after = np.array(mask_pixels(page)) > 0
+    assert after.sum() < before.sum() and not after[y, x]
+    page.locator("#picture [data-tool=brush]").click()
+    page.mouse.move(*on_screen(page, 250, 60))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, 280, 60), steps=5)
+    page.mouse.up()
+    page.wait_for_function("!document.querySelector('#picture i.dot.off')")
+    painted = np.array(mask_pixels(page)) > 0
+    assert painted[60, 265] and painted.sum() > after.sum()
+    page.keyboard.press("Control+z")
+    expect(page.locator("#picture i.dot.off")).to_have_count(1)
+
+
+def test_two_objects_and_a_correction(visit: Callable[..., Any], clips: dict[str, Path]) -> None:
+    page = visit()
+    upload(page, clips["short"])
+    settled(page)
+    x, y = ball_at(2)
+    show_frame(page, 2)
+    click(page, x, y)
+    rows = page.locator("#picture .things li")
+    expect(rows).to_have_count(1)
+    rows.first.locator(".name").fill("ball")
+    page.keyboard.press("Tab")
+    page.locator("#add").click()
+    expect(rows).to_have_count(2)
+    page.mouse.move(*on_screen(page, 10, 180))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, 70, 230), steps=4)
+    page.mouse.up()
+    expect(page.locator("#picture i.box:not(.pending)")).to_have_count(2)
+    expect(page.locator("#picture i.box b").first).to_have_text("ball")
+    rows.last.locator(".eye").click()
+    expect(page.locator("#picture i.box")).to_have_count(1)
+    run(page)
+    with zipfile.ZipFile(io.BytesIO(download(page, "#masks_and_tracks_zip_download")[1])) as bundle:
+        before = bundle.read("tracks.csv").decode().splitlines()[1:]
+    assert {line.split(",")[2] for line in before} == {"1", "2"} and len(before) == 2 * SHORT
+
+    # Correct the ball on a later frame: what lies before it, and the other object, stay.
+    rows.first.click(position={"x": 3, "y": 3})
+    show_frame(page, 6)
+    expect(page.locator("#picture .note")).to_contain_text("corrects it from this frame on")
+    x, y = ball_at(6)
+    page.mouse.move(*on_screen(page, x - 20, y - 20))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, x + 20, y + 20), steps=4)
+    page.mouse.up()
+    expect(rows.first.locator(".state")).to_have_text("key frame")
+    run(page)
+    with zipfile.ZipFile(io.BytesIO(download(page, "#masks_and_tracks_zip_download")[1])) as bundle:
+        after = bundle.read("tracks.csv").decode().splitlines()[1:]
+    changed = {tuple(new.split(",")[0:3:2]) for old, new in zip(before, after, strict=True)
+               if old != new}  # fmt: skip
+    assert changed and changed <= {(str(i), "1") for i in range(6, SHORT)}
+    # The timeline leads back to a frame.
+    line = page.locator("#picture .timeline").bounding_box()
+    page.mouse.click(line["x"] + line["width"] * 1.5 / SHORT, line["y"] + line["height"] / 2)
+    expect(page.locator("#frame input")).to_have_value("1")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -430,11 +571,10 @@ def test_paint_it_away(visit: Callable[..., Any], clips: dict[str, Path]) -> Non
     upload(page, clips["short"])
     click(page, *ball_at(0))
     expect(page.locator("#picture img.mask")).to_be_visible()
-    choose(page, "Paint it away")
-    page.locator("#run").click()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=300_000)
-    assert video_facts(page, "#removed_video video")["width"] == WIDTH
-    frames, sound = decode(download(page, "#removed_download")[1])
+    choose(page, "Paint away")
+    run(page, 300_000)
+    assert video_facts(page, result(page, "removed.mp4"))["width"] == WIDTH
+    frames, sound = decode(download(page, "#removed_mp4_download")[1])
     assert len(frames) == SHORT and sound > 0
     for index, frame in enumerate(frames):
         x, y = ball_at(index)
@@ -460,6 +600,8 @@ def test_the_server_gives_away_nothing_else(url: str) -> None:
     for elsewhere in ("http://example.com/", "HTTPS://example.com/", "http://127.0.0.1:1/"):
         assert status(f"{url}gradio_api/file={elsewhere}") == 403
     assert status(f"{url}monitoring") >= 400
+    for path in ("media/x/source", f"media/{'0' * 32}/frame/0.jpg", "media/../demo/app.py"):
+        assert status(f"{url}{path}") == 404
 
 
 @pytest.mark.parametrize(("megabytes", "code"), [(1, 200), (3, 413)])
@@ -480,11 +622,13 @@ def test_a_url_in_place_of_a_file_is_not_fetched(path: str) -> None:
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
-    with socket.socket() as taken, gr.Blocks(analytics_enabled=False) as blocks:
+    page = build_page(Workspace(Options(tmp_path / "work")))
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(InputError, match="choose another --port"):
-            launch(blocks, Options(tmp_path), "127.0.0.1", taken.getsockname()[1])
+            launch(page, "127.0.0.1", taken.getsockname()[1])
+    page.workspace.close()
 
 
 # --------------------------------------------------------------------------------------- colours

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from PIL import Image
 
 from checkpoints import CheckpointError
 from demo import run as runs
-from demo.jobs import Jobs
+from demo.jobs import Job, Jobs
 from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
 from demo.wording import STAGES, STEPS
 from media import InputError
+from segmenters import Candidate, Prompt
 from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, run_here, square_box
 
 pytestmark = pytest.mark.usefixtures("colour_models")
@@ -43,6 +46,20 @@ def picture(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
+def active(session: Session) -> dict[str, Any]:
+    """The object that clicks are about, as the page shows it."""
+    view = session.view()
+    return next(thing for thing in view["things"] if thing["id"] == view["active"])
+
+
+def finished(job: Job) -> Job:
+    limit = time.monotonic() + 60
+    while job.active:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    return job
+
+
 def middle(frame: int) -> tuple[float, float]:
     x0, y0, x1, y1 = square_box(frame)
     return (x0 + x1) / 2, (y0 + y1) / 2
@@ -52,7 +69,7 @@ def test_the_folder_is_named_by_the_id_and_not_by_the_user(
     workspace: Workspace, session: Session, clip: Path
 ) -> None:
     assert session.folder.name == session.id and len(session.id) == 32
-    assert [p.name for p in session.folder.iterdir()] == ["source.mp4"]
+    assert {p.name for p in session.folder.iterdir()} == {"source.mp4", "session.json"}
     assert session.source.read_bytes() == clip.read_bytes()
     assert session.folder.stat().st_mode & 0o077 == 0
     assert workspace.find(session.id) is session
@@ -63,16 +80,15 @@ def test_a_click_finds_the_object_and_its_box(session: Session) -> None:
     session.seek(5)
     shown = session.view()
     assert (shown["index"], shown["width"], shown["height"]) == (5, WIDTH, HEIGHT)
-    assert shown["mask"] == "" and shown["points"] == [] and shown["box"] == []
+    assert shown["things"] == [] and not shown["undo"]
     session.point(5, *middle(5), 1)
-    shown = session.view()
-    assert shown["points"] == [[*middle(5), 1]]
+    shown = active(session)
+    assert shown["points"] == [[*middle(5), 1]] and shown["keys"] == [5] and shown["key"]
     assert np.allclose(shown["box"], square_box(5), atol=2)
     layer = np.asarray(picture(shown["mask"]).convert("RGBA"))
     x, y = map(int, middle(5))
     assert layer.shape[:2] == (HEIGHT, WIDTH)
     assert 0 < layer[y, x, 3] < 255 and layer[5, 5, 3] == 0
-    assert picture(shown["frame"]).size == (WIDTH, HEIGHT)
 
 
 def test_a_frame_is_encoded_once_however_often_it_is_clicked(
@@ -97,42 +113,126 @@ def test_a_frame_is_encoded_once_however_often_it_is_clicked(
     assert len(encoded) == 2
 
 
-def test_undo_clear_and_starting_over_on_another_frame(session: Session) -> None:
+def test_undo_and_redo_go_through_every_step(session: Session) -> None:
     session.point(0, *middle(0), 1)
     session.point(0, 5, 5, 0)
-    session.point(7, *middle(7), 1)
-    assert session.view()["index"] == 7 and len(session.view()["points"]) == 1
+    session.point(7, *middle(7), 1)  # a correction
+    session.rename(1, "square")
+    assert active(session)["keys"] == [0, 7] and session.view()["index"] == 7
     session.undo()
-    shown = session.view()
-    assert shown["index"] == 0 and [p[2] for p in shown["points"]] == [1, 0]
+    assert active(session)["name"] == "object 1"
     session.undo()
+    assert session.view()["index"] == 7 and active(session)["keys"] == [0]
     session.undo()
+    shown = active(session)
+    assert session.view()["index"] == 0 and [p[2] for p in shown["points"]] == [1]
     session.undo()
-    assert session.view()["points"] == [] and session.view()["mask"] == ""
-    session.point(0, *middle(0), 1)
+    session.undo()  # there is nothing more
+    assert session.view()["things"] == [] and not session.view()["undo"]
+    for _ in range(4):
+        session.redo()
+    assert active(session)["name"] == "square" and active(session)["keys"] == [0, 7]
+    assert not session.view()["redo"]
     session.clear()
-    assert session.pointed is None
+    assert active(session)["keys"] == [] and session.view()["redo"] is False
 
 
 def test_the_marks_are_shown_on_their_own_frame_only(session: Session) -> None:
     session.point(4, *middle(4), 1)
     session.seek(9)
-    shown = session.view()
-    assert shown["points"] == [] and shown["mask"] == "" and "frame 4" in shown["note"]
+    shown = active(session)
+    assert shown["points"] == [] and shown["mask"] == "" and not shown["key"]
+    assert "frame 4" in session.view()["note"]
     session.seek(10_000)
     assert session.view()["index"] == COUNT - 1
 
 
 def test_a_box_is_kept_as_it_was_drawn_from_any_corner(session: Session) -> None:
     session.draw_box(0, 60, 70, 20, 10)
-    assert session.view()["box"] == [20, 10, 60, 70]
+    assert active(session)["box"] == [20, 10, 60, 70]
+
+
+def test_objects_are_added_named_coloured_hidden_and_deleted(session: Session) -> None:
+    session.point(0, *middle(0), 1)
+    session.add()
+    with pytest.raises(InputError, match="Click on this object first"):
+        session.add()
+    session.draw_box(0, 100, 10, 140, 40)
+    names = [(t["id"], t["name"]) for t in session.view()["things"]]
+    assert names == [(1, "object 1"), (2, "object 2")] and session.view()["active"] == 2
+    first, second = session.view()["things"]
+    assert first["color"] != second["color"] and first["mask"] and second["box"]
+    session.rename(1, "  the   square ")
+    session.recolor(1, "#123456")
+    session.decide(1, "remove")
+    session.show(1, False)
+    first = session.view()["things"][0]
+    assert (first["name"], first["color"], first["do"]) == ("the square", "#123456", "remove")
+    assert not first["shown"] and first["mask"] == ""
+    session.select(2)
+    session.delete(2)
+    assert [t["id"] for t in session.view()["things"]] == [1] and session.view()["active"] == 1
+    for wrong in (
+        lambda: session.rename(1, "  "), lambda: session.recolor(1, "blue-ish"),
+        lambda: session.decide(1, "fly"), lambda: session.select(9),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_a_mask_is_painted_and_erased(session: Session) -> None:
+    session.point(2, *middle(2), 1)
+    before = session.mask_at(session.document.things[0], 2)
+    assert before is not None
+    session.paint(2, [{"points": [[100, 80], [120, 80]], "radius": 4, "add": True}])
+    more = session.mask_at(session.document.things[0], 2)
+    assert more is not None and more[80, 110] and (more & before).sum() == before.sum()
+    session.paint(2, [{"points": [[110, 80]], "radius": 30, "add": False}])
+    less = session.mask_at(session.document.things[0], 2)
+    assert less is not None and not less[80, 110] and (less == before).mean() > 0.99
+    (prompt,) = session.document.prompts(session.folder / "marks")
+    assert prompt.mask is not None and prompt.mask.is_file() and not prompt.points
+    with pytest.raises(InputError, match="Nothing is left"):
+        session.paint(2, [{"points": [[80, 48]], "radius": 300, "add": False}])
+    session.undo()
+    session.undo()
+    assert np.array_equal(session.mask_at(session.document.things[0], 2), before)
+
+
+def test_one_of_several_masks_is_chosen(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def three(self: object, embedding: np.ndarray, prompts: Sequence[Prompt]) -> Any:
+        logits = np.zeros((256, 256), np.float32)
+        masks = []
+        for side in (40, 10, 80):
+            mask = np.zeros(embedding.shape[:2], bool)
+            mask[:side, :side] = True
+            masks.append(Candidate(mask=mask, score=1 - side / 100, logits=logits))
+        return [sorted(masks, key=lambda c: -c.score) for _ in prompts]
+
+    monkeypatch.setattr(ColourSegmenter, "predict", three)
+    session.point(0, 5, 5, 1)
+    assert session.view()["candidates"]["count"] == 3
+    session.choose(0, 2)
+    assert session.view()["candidates"]["chosen"] == 2
+    assert active(session)["box"] == [0, 0, 80, 80] and active(session)["points"] == [[5, 5, 1]]
+    with pytest.raises(InputError, match="3 masks"):
+        session.choose(0, 3)
+
+
+def test_a_part_of_the_video(session: Session) -> None:
+    session.limit(4, 10)
+    assert (session.view()["start"], session.view()["stop"]) == (4, 10)
+    session.limit(0, None)
+    assert (session.view()["start"], session.view()["stop"]) == (0, COUNT)
+    with pytest.raises(InputError, match="ends before it begins"):
+        session.limit(9, 9)
 
 
 def test_a_click_that_fails_leaves_nothing_behind(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.point(0, *middle(0), 1)
-    before = session.pointed
+    before = session.document
 
     def fail(self: object, frame: object) -> None:
         raise CheckpointError("mobile_sam is missing")
@@ -140,7 +240,7 @@ def test_a_click_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(ColourSegmenter, "encode", fail)
     with pytest.raises(CheckpointError):
         session.point(3, *middle(3), 1)
-    assert session.pointed == before and session.view()["index"] == 0
+    assert session.document == before and session.view()["index"] == 0
 
 
 def test_mistakes_are_sentences(session: Session, workspace: Workspace, tmp_path: Path) -> None:
@@ -149,7 +249,7 @@ def test_mistakes_are_sentences(session: Session, workspace: Workspace, tmp_path
     with pytest.raises(InputError, match="outside the frame"):
         session.point(0, WIDTH, 5, 1)
     with pytest.raises(InputError, match="Click the object"):
-        session.start(workspace.jobs, "track", Settings(device="cpu"))
+        session.start(workspace.jobs, Settings(device="cpu"))
     (tmp_path / "x.mp4").write_bytes(b"no video at all")
     before = set((tmp_path / "work").iterdir())
     with pytest.raises(InputError, match=r"^holiday & sun\.mp4") as caught:
@@ -162,18 +262,54 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     session: Session, workspace: Workspace
 ) -> None:
     session.point(2, *middle(2), 1)
-    job = session.start(workspace.jobs, "segment", Settings(device="cpu"))
+    session.decide(1, "segment")
+    job = session.start(workspace.jobs, Settings(device="cpu"), ["coco"])
     with pytest.raises(InputError, match="being worked on"):
-        session.start(workspace.jobs, "segment", Settings(device="cpu"))
-    limit = time.monotonic() + 60
-    while job.active:
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+        session.start(workspace.jobs, Settings(device="cpu"))
+    finished(job)
     assert job.state == "done", job.error
     results = session.folder / "results"
-    assert (results / "segmented.mp4").exists()
+    assert (results / "segmented.mp4").exists() and (results / "masks_coco.json").exists()
     assert {p.name for p in job.files} == {"tracked.mp4", "segmented.mp4", "masks_and_tracks.zip"}
     assert len(list((results / "masks").glob("*.png"))) == COUNT
+    session.seek(9)  # a frame that nobody pointed at
+    shown = active(session)
+    assert shown["mask"] and np.allclose(shown["box"], square_box(9), atol=2)
+    assert "corrects it from this frame on" in session.view()["note"]
+    curve = session.curves()["things"][0]
+    assert len(curve["scores"]) == COUNT and curve["scores"][2] == 1.0 and not any(curve["lost"])
+    assert not session.view()["stale"]
+    session.point(12, *middle(12), 1)
+    assert session.view()["stale"]
+
+
+def test_a_server_that_is_started_again_goes_on(
+    workspace: Workspace, session: Session, clip: Path
+) -> None:
+    """As after kill -9: nothing was closed, and another process holds no lock any more."""
+    session.point(2, *middle(2), 1)
+    session.rename(1, "square")
+    session.limit(0, 20)
+    job = finished(session.start(workspace.jobs, Settings(device="cpu")))
+    files = [f.read_bytes() for f in job.files if f.suffix == ".mp4"]
+    record = session.folder / "session.json"
+    interrupted = record.read_text().replace('"state": "done"', '"state": "running"')
+    shutil.rmtree(session.folder / "results")
+    shutil.rmtree(session.folder.parent / job.id)
+    workspace.close()
+    record.write_text(interrupted)
+    after = Workspace(workspace.options, Jobs(lambda: run_here))
+    again = after.find(session.id)
+    assert again is not None and again is not session and again.name == "my clip.mp4"
+    assert again.document == session.document and again.job is not None
+    assert finished(again.job).state == "done" and again.job.id == job.id
+    assert [f.read_bytes() for f in again.job.files if f.suffix == ".mp4"] == files
+    after.close()
+    last = Workspace(workspace.options, Jobs(lambda: run_here))
+    found = last.find(session.id)
+    assert found is not None and found.job is not None and found.job.state == "done"
+    assert [f.name for f in found.job.files] == [f.name for f in again.job.files]
+    last.close()
 
 
 @pytest.mark.parametrize("task", ["track", "segment", "remove"])
@@ -192,7 +328,7 @@ def test_two_sessions_share_the_models_and_nothing_else(
     other = workspace.open(clip, "another.mp4")
     session.point(0, *middle(0), 1)
     session.view()
-    assert other.view()["points"] == [] and other.view()["mask"] == ""
+    assert other.view()["things"] == []
     assert other.folder != session.folder and other.frame_index == 0
 
 
@@ -201,7 +337,7 @@ def test_a_rested_session_goes_on(session: Session) -> None:
     before = session.view()
     session.rest()
     after = session.view()
-    assert {**after, "stamp": 0} == {**before, "stamp": 0}
+    assert {**after, "stamp": 0, "prepared": 0} == {**before, "stamp": 0, "prepared": 0}
 
 
 def test_old_projects_are_removed_and_used_ones_stay(tmp_path: Path, clip: Path) -> None:
@@ -244,7 +380,7 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
     )
     session = space.open(clip, "a.mp4")
     session.point(0, *middle(0), 1)
-    session.start(space.jobs, "track", Settings(device="cpu"))
+    session.start(space.jobs, Settings(device="cpu"))
     os.utime(session.folder, (0, 0))
     space.sweep()
     assert session.folder.exists()

@@ -1,0 +1,85 @@
+"""What the page fetches by itself: frames, curves and results, by the session's secret id.
+
+/media/<session>/frame/12.jpg       a frame, which the browser keeps
+/media/<session>/curves.json        scores and lost frames of the last run
+/media/<session>/picture.jpg        what the run under way has just made
+/media/<session>/source             the video as it was uploaded, for a comparison
+/media/<session>/result/NAME        a file of the last run; with ?download it is saved
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from demo.sessions import Session, Workspace, to_jpeg
+from media import InputError
+
+_FOREVER = {"cache-control": "private, max-age=86400, immutable"}  # a frame never changes
+_NEVER = {"cache-control": "no-store"}
+_MISSING = Response("There is nothing here.", 404, media_type="text/plain")
+
+
+class Files:
+    """ASGI middleware that answers below /media/ and hands on everything else."""
+
+    def __init__(self, app: ASGIApp, workspace: Workspace) -> None:
+        self._app = app
+        self._workspace = workspace
+        self._own = Starlette(
+            routes=[
+                Route("/media/{session}/frame/{index:int}.jpg", self._frame),
+                Route("/media/{session}/curves.json", self._curves),
+                Route("/media/{session}/picture.jpg", self._picture),
+                Route("/media/{session}/source", self._source),
+                Route("/media/{session}/result/{name}", self._result),
+            ]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = scope["type"] == "http" and scope["path"].startswith("/media/")
+        await (self._own if own else self._app)(scope, receive, send)
+
+    async def _session(self, request: Request) -> Session | None:
+        return await run_in_threadpool(self._workspace.find, request.path_params["session"])
+
+    async def _frame(self, request: Request) -> Response:
+        session = await self._session(request)
+        if session is None:
+            return _MISSING
+        try:
+            frame = await run_in_threadpool(session.frame_at, request.path_params["index"])
+        except InputError:
+            return _MISSING
+        data = await run_in_threadpool(to_jpeg, frame)
+        return Response(data, media_type="image/jpeg", headers=_FOREVER)
+
+    async def _curves(self, request: Request) -> Response:
+        session = await self._session(request)
+        if session is None:
+            return _MISSING
+        return JSONResponse(await run_in_threadpool(session.curves), headers=_NEVER)
+
+    async def _picture(self, request: Request) -> Response:
+        session = await self._session(request)
+        if session is None or session.job is None or session.job.picture is None:
+            return _MISSING
+        return Response(session.job.picture[1], media_type="image/jpeg", headers=_NEVER)
+
+    async def _source(self, request: Request) -> Response:
+        session = await self._session(request)
+        return _MISSING if session is None else FileResponse(session.source, headers=_NEVER)
+
+    async def _result(self, request: Request) -> Response:
+        session = await self._session(request)
+        name = request.path_params["name"]
+        files = session.job.files if session is not None and session.job is not None else []
+        for file in files:  # nothing that is not in the list is ever opened
+            if file.name == name and file.is_file():
+                saved = name if "download" in request.query_params else None
+                return FileResponse(file, filename=saved, headers=_NEVER)
+        return _MISSING

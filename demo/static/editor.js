@@ -1,0 +1,454 @@
+// The editor: what the user does becomes the event "act" with a `kind` and its details, and what is
+// shown comes back from the server as the component's value. Frames are fetched by the browser
+// itself, so that scrubbing and clicking never send a picture twice.
+// Gradio runs this once with `element`, `trigger`, `props` and `watch` at hand.
+
+const DRAG = 6; // screen pixels from which a click is a drag
+const FATES = { track: "Follow", segment: "Cut out", remove: "Paint away" };
+
+const find = (selector) => element.querySelector(selector);
+const all = (selector) => [...element.querySelectorAll(selector)];
+const make = (tag, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in node && name !== "list") node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+};
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+let value = null; // what the server showed last
+let tool = "plus";
+let press = null; // where the button went down
+let stroke = null; // what is being painted, pixels of the video
+let local = null; // the frame that is shown ahead of the server's answer
+let zoom = { scale: 1, x: 0, y: 0 }; // x, y: shift in shares of the stage
+let curves = { version: 0, things: [] };
+let playing = null;
+let scrubbing = false;
+
+const act = (kind, details = {}) => trigger("act", { kind, ...details });
+const shown = () => local ?? value.index;
+const frameUrl = (index) => `media/${value.session}/frame/${index}.jpg`;
+
+// ------------------------------------------------------------------------------------ the picture
+
+/** Pixel of the video under a pointer event, kept inside the frame. */
+function pixel(event) {
+  const area = find(".film").getBoundingClientRect();
+  const inside = (offset, length, pixels) => clamp(Math.floor((offset / length) * pixels), 0, pixels - 1);
+  return {
+    x: inside(event.clientX - area.left, area.width, value.width),
+    y: inside(event.clientY - area.top, area.height, value.height),
+  };
+}
+
+const place = (box) =>
+  `left: ${(100 * box[0]) / value.width}%; top: ${(100 * box[1]) / value.height}%;` +
+  `width: ${(100 * (box[2] - box[0])) / value.width}%; height: ${(100 * (box[3] - box[1])) / value.height}%`;
+
+/** Mark what is being done: a pulsing dot, or the box that is being dragged. */
+function mark(kind, from, to) {
+  const marks = find(".marks");
+  let sign = marks.querySelector(".pending");
+  if (!sign) sign = marks.appendChild(make("i"));
+  sign.className = `pending ${kind}`;
+  const box = [Math.min(from.x, to.x), Math.min(from.y, to.y), Math.max(from.x, to.x), Math.max(from.y, to.y)];
+  sign.style.cssText = kind === "box" ? place(box) : place([to.x + 0.5, to.y + 0.5, to.x + 0.5, to.y + 0.5]);
+  if (kind === "dot") sign.style.width = sign.style.height = "";
+}
+
+function showFrame(index) {
+  const picture = find("img.frame");
+  const url = frameUrl(index);
+  if (!picture.src.endsWith(url)) picture.src = url;
+  find("#frame input").value = index;
+  find(".clock").textContent = `of ${value.count - 1}, ${(index / value.fps).toFixed(2)} s`;
+  find(".stage").setAttribute("aria-label", `Frame ${index} of ${value.count}. Click the object; the arrow keys change the frame.`);
+  drawTimeline();
+}
+
+/** Show another frame at once, and tell the server when the user has come to rest there. */
+let telling = null;
+function seek(index, delay = 90) {
+  local = clamp(index, 0, value.count - 1);
+  find(".layers").replaceChildren();
+  find(".marks").replaceChildren();
+  showFrame(local);
+  clearTimeout(telling);
+  telling = setTimeout(() => act("seek", { index: local }), delay);
+}
+
+function setZoom(scale, at = { x: 0.5, y: 0.5 }) {
+  const next = clamp(scale, 1, 12);
+  // The point under the pointer stays where it is.
+  zoom.x = at.x - ((at.x - zoom.x) * next) / zoom.scale;
+  zoom.y = at.y - ((at.y - zoom.y) * next) / zoom.scale;
+  zoom.scale = next;
+  pan(0, 0);
+}
+
+function pan(x, y) {
+  zoom.x = clamp(zoom.x + x, 1 - zoom.scale, 0);
+  zoom.y = clamp(zoom.y + y, 1 - zoom.scale, 0);
+  find(".film").style.transform = `translate(${100 * zoom.x}%, ${100 * zoom.y}%) scale(${zoom.scale})`;
+}
+
+// ---------------------------------------------------------------------------------- what is shown
+
+function render() {
+  value = props.value;
+  find(".empty").hidden = !!value;
+  find(".bench").hidden = !value;
+  if (!value) return;
+  // The address names the project, to be kept or opened elsewhere.
+  const address = `?project=${value.session}`;
+  if (location.search !== address) history.replaceState(history.state, "", address);
+  if (local === value.index) local = null;
+  const stage = find(".stage");
+  stage.style.aspectRatio = `${value.width} / ${value.height}`;
+  stage.style.setProperty("--ratio", value.width / value.height);
+  find("#frame input").max = value.count - 1;
+  if (local === null) {
+    showFrame(value.index);
+    find(".layers").replaceChildren(
+      ...value.things.filter((t) => t.shown && t.mask).map((t) => make("img", { className: "mask", src: t.mask, alt: "", draggable: false })),
+    );
+    find(".marks").replaceChildren(...value.things.filter((t) => t.shown).flatMap(signs));
+    clearStrokes();
+  }
+  find(".note").textContent = value.note;
+  find(".badge").hidden = value.prepared;
+  find("#undo").disabled = !value.undo;
+  find("#redo").disabled = !value.redo;
+  showCandidates();
+  showThings();
+  if (curves.version !== value.curves || curves.things.length !== value.things.length) fetchCurves();
+  drawTimeline();
+}
+
+function signs(thing) {
+  const active = thing.id === value.active;
+  const marks = [];
+  if (thing.box.length) {
+    const box = make("i", { className: `box${active ? " active" : ""}` });
+    box.style.cssText = place(thing.box) + `; border-color: ${thing.color}`;
+    if (value.things.length > 1) box.append(make("b", { textContent: thing.name }));
+    marks.push(box);
+  }
+  if (active) {
+    for (const [x, y, label] of thing.points) {
+      const dot = make("i", { className: `dot ${label ? "on" : "off"}` });
+      dot.style.cssText = `left: ${(100 * x) / value.width}%; top: ${(100 * y) / value.height}%`;
+      marks.push(dot);
+    }
+  }
+  return marks;
+}
+
+function showCandidates() {
+  const { count, chosen } = value.candidates;
+  const group = find(".candidates");
+  group.hidden = count < 2;
+  group.replaceChildren(
+    ...[...Array(count).keys()].map((number) =>
+      make("button", {
+        type: "button", textContent: ["Part", "More", "Whole"][number] ?? number + 1, role: "radio",
+        ariaChecked: number === chosen, title: `Mask ${number + 1} of ${count} that may be meant, from the smallest (${number + 1})`,
+        onclick: () => act("choose", { frame: value.index, number }),
+      }),
+    ),
+  );
+}
+
+function showThings() {
+  find(".things").replaceChildren(
+    ...value.things.map((thing) => {
+      const id = thing.id;
+      const state = thing.lost ? "lost here" : thing.key ? "key frame" : thing.score === null ? "" : `score ${thing.score.toFixed(2)}`;
+      const row = make(
+        "li", { className: id === value.active ? "active" : "", "data-id": id },
+        make("input", { type: "color", value: thing.color, title: "Colour", ariaLabel: `Colour of ${thing.name}`, onchange: (e) => act("recolor", { number: id, color: e.target.value }) }),
+        make("input", { type: "text", className: "name", value: thing.name, maxLength: 40, ariaLabel: "Name", onchange: (e) => act("rename", { number: id, name: e.target.value }) }),
+        make("select", { ariaLabel: `What happens to ${thing.name}`, onchange: (e) => act("decide", { number: id, do: e.target.value }) },
+          ...Object.entries(FATES).map(([fate, text]) => make("option", { value: fate, textContent: text, selected: thing.do === fate }))),
+        make("span", { className: thing.lost ? "state lost" : "state", textContent: state }),
+        make("button", { type: "button", className: "eye", ariaPressed: thing.shown, title: thing.shown ? "Hide" : "Show", ariaLabel: `${thing.shown ? "Hide" : "Show"} ${thing.name}`, textContent: thing.shown ? "◉" : "○", onclick: () => act("show", { number: id, shown: !thing.shown }) }),
+        make("button", { type: "button", className: "unmark", title: "Take away the key frame on this frame", textContent: "◇", ariaLabel: `Take away the key frame of ${thing.name} here`, disabled: !thing.key, onclick: () => act("unmark", { number: id, frame: value.index }) }),
+        make("button", { type: "button", className: "delete", title: "Delete", ariaLabel: `Delete ${thing.name}`, textContent: "✕", onclick: () => act("delete", { number: id }) }),
+      );
+      row.addEventListener("click", (event) => {
+        if (event.target.closest("input, select, button") || id === value.active) return;
+        act("select", { number: id });
+      });
+      return row;
+    }),
+  );
+  find(".add").hidden = !value.things.some((thing) => thing.keys.length);
+}
+
+// ------------------------------------------------------------------------------------ the timeline
+
+async function fetchCurves() {
+  const version = value.curves;
+  curves = { ...curves, version };
+  const answer = await fetch(`media/${value.session}/curves.json?v=${version}`);
+  if (answer.ok) curves = { version, things: (await answer.json()).things };
+  drawTimeline();
+}
+
+/** One lane per object: how sure the tracker is, where it is lost, and the key frames. */
+function drawTimeline() {
+  const canvas = find(".timeline");
+  const width = canvas.clientWidth;
+  if (!value || !width) return;
+  const lane = 26;
+  const height = 16 + lane * Math.max(1, value.things.length);
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = width * ratio;
+  canvas.height = height * ratio;
+  canvas.style.height = `${height}px`;
+  const pen = canvas.getContext("2d");
+  pen.scale(ratio, ratio);
+  const style = getComputedStyle(element);
+  const ink = style.getPropertyValue("--body-text-color-subdued") || "#888";
+  const x = (frame) => ((frame + 0.5) / value.count) * width;
+  const edge = (frame) => (frame / value.count) * width;
+  pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee";
+  pen.fillRect(0, 0, width, height);
+  value.things.forEach((thing, row) => {
+    const top = 14 + row * lane;
+    const data = curves.things.find((t) => t.id === thing.id);
+    if (data) {
+      pen.fillStyle = "#dc262644";
+      data.lost.forEach((lost, frame) => lost && pen.fillRect(edge(frame), top, Math.max(1, width / value.count), lane - 4));
+      pen.strokeStyle = pen.fillStyle = thing.color;
+      pen.lineWidth = 1.5;
+      pen.beginPath();
+      let drawing = false;
+      data.scores.forEach((score, frame) => {
+        if (score === null) return void (drawing = false);
+        const y = top + (lane - 5) * (1 - score);
+        drawing ? pen.lineTo(x(frame), y) : pen.moveTo(x(frame), y);
+        drawing = true;
+      });
+      pen.stroke();
+    }
+    pen.fillStyle = thing.color;
+    for (const frame of thing.keys) {
+      pen.save();
+      pen.translate(x(frame), top + lane / 2 - 2);
+      pen.rotate(Math.PI / 4);
+      pen.fillRect(-4, -4, 8, 8);
+      pen.strokeStyle = "#fff";
+      pen.strokeRect(-4, -4, 8, 8);
+      pen.restore();
+    }
+  });
+  pen.fillStyle = "#0006"; // what is left out
+  pen.fillRect(0, 0, edge(value.start), height);
+  pen.fillRect(edge(value.stop), 0, width - edge(value.stop), height);
+  pen.fillStyle = ink;
+  pen.fillRect(edge(value.start), 0, edge(value.stop) - edge(value.start), 3);
+  pen.font = "10px sans-serif";
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((s) => (s / value.count) * width > 46) ?? 50000;
+  for (let frame = 0; frame < value.count; frame += step) pen.fillText(frame, Math.min(x(frame) + 2, width - 24), 12);
+  pen.fillStyle = style.getPropertyValue("--body-text-color") || "#000";
+  pen.fillRect(x(shown()) - 1, 0, 2, height);
+  canvas.setAttribute("aria-valuenow", shown());
+  canvas.setAttribute("aria-valuemax", value.count - 1);
+}
+
+const frameUnder = (event) => {
+  const area = find(".timeline").getBoundingClientRect();
+  return clamp(Math.floor(((event.clientX - area.left) / area.width) * value.count), 0, value.count - 1);
+};
+
+// ------------------------------------------------------------------------------------- the brush
+
+function clearStrokes() {
+  const canvas = find(".strokes");
+  canvas.width = value.width;
+  canvas.height = value.height;
+}
+
+/** Radius in pixels of the video: what the slider says, in pixels of the screen. */
+const radius = () => (find(".radius input").value / 2) * (value.width / find(".film").getBoundingClientRect().width);
+
+function paint(to) {
+  const pen = find(".strokes").getContext("2d");
+  const thing = value.things.find((t) => t.id === value.active);
+  pen.strokeStyle = tool === "eraser" ? "#000a" : `${thing?.color ?? "#ffffff"}aa`;
+  pen.lineWidth = 2 * radius();
+  pen.lineCap = pen.lineJoin = "round";
+  const from = stroke[stroke.length - 1] ?? [to.x, to.y];
+  stroke.push([to.x, to.y]);
+  pen.beginPath();
+  pen.moveTo(...from);
+  pen.lineTo(to.x, to.y + 0.01);
+  pen.stroke();
+}
+
+// ------------------------------------------------------------------------------ mouse and touch
+
+const dragged = (event) => press && Math.hypot(event.clientX - press.clientX, event.clientY - press.clientY) > DRAG;
+const paints = () => tool === "brush" || tool === "eraser";
+
+function choose(next) {
+  tool = next;
+  all("[data-tool]").forEach((b) => b.setAttribute("aria-checked", b.dataset.tool === tool));
+  find(".radius").hidden = !paints();
+  // With a finger, a drag scrolls the page unless it draws something.
+  find(".stage").style.touchAction = paints() || tool === "box" ? "none" : "pan-y";
+  find(".stage").dataset.tool = tool;
+}
+
+element.addEventListener("pointerdown", (event) => {
+  if (!value) return;
+  if (event.target.closest(".timeline")) {
+    scrubbing = true;
+    find(".timeline").setPointerCapture(event.pointerId);
+    seek(frameUnder(event), 250);
+    return;
+  }
+  if (!event.target.closest(".stage")) return;
+  press = event;
+  if (event.pointerType === "mouse" || paints() || tool === "box") find(".stage").setPointerCapture(event.pointerId);
+  if (paints() && event.button === 0) {
+    stroke = [];
+    paint(pixel(event));
+  }
+});
+
+element.addEventListener("pointermove", (event) => {
+  if (scrubbing) return seek(frameUnder(event), 250);
+  if (!press) return;
+  if (press.button === 1) {
+    const area = find(".stage").getBoundingClientRect();
+    pan(event.movementX / area.width, event.movementY / area.height);
+  } else if (stroke) paint(pixel(event));
+  else if (dragged(event) && (press.pointerType === "mouse" || tool === "box")) mark("box", pixel(press), pixel(event));
+});
+
+// On a touch screen a drag scrolls the page; the browser then cancels the press.
+element.addEventListener("pointercancel", () => {
+  press = stroke = null;
+  scrubbing = false;
+  all(".pending").forEach((sign) => sign.remove());
+});
+
+element.addEventListener("pointerup", (event) => {
+  if (scrubbing) {
+    scrubbing = false;
+    return seek(frameUnder(event), 0);
+  }
+  if (!press || !value) return;
+  const [from, to, frame] = [pixel(press), pixel(event), shown()];
+  if (press.button === 1) press = null;
+  else if (stroke) {
+    act("paint", { frame, strokes: [{ points: stroke, radius: radius(), add: tool === "brush" }] });
+    stroke = null;
+  } else if (dragged(event)) {
+    mark("box", from, to);
+    act("box", { frame, x0: from.x, y0: from.y, x1: to.x + 1, y1: to.y + 1 });
+  } else if (tool !== "box") {
+    const label = press.button === 2 || press.ctrlKey || tool === "minus" ? 0 : 1;
+    mark("dot", to, to);
+    act("point", { frame, ...to, label });
+  }
+  press = null;
+});
+
+element.addEventListener("contextmenu", (event) => {
+  if (event.target.closest(".stage")) event.preventDefault();
+});
+
+element.addEventListener("wheel", (event) => {
+  if (!value || !event.target.closest(".stage") || !(event.ctrlKey || zoom.scale > 1)) return;
+  event.preventDefault();
+  const area = find(".stage").getBoundingClientRect();
+  setZoom(zoom.scale * Math.exp(-event.deltaY / 300), {
+    x: (event.clientX - area.left) / area.width, y: (event.clientY - area.top) / area.height,
+  });
+}, { passive: false });
+
+// ----------------------------------------------------------------------------- buttons and keys
+
+function play() {
+  if (playing) {
+    clearInterval(playing);
+    playing = null;
+  } else {
+    if (shown() >= value.count - 1) seek(0);
+    playing = setInterval(() => {
+      if (!find("img.frame").complete) return; // as fast as frames come, and none is skipped
+      if (shown() >= value.count - 1) return play();
+      seek(shown() + 1, 200);
+    }, 1000 / Math.min(value.fps, 30));
+  }
+  find("#play").textContent = playing ? "❚❚" : "▶";
+  find("#play").setAttribute("aria-label", playing ? "Stop" : "Play");
+}
+
+function jump(where) {
+  if (where === "play") return play();
+  if (!where.startsWith("key")) return seek(shown() + Number(where));
+  const frames = value.things.flatMap((t) => t.keys);
+  const next = where === "key1" ? Math.min(...frames.filter((f) => f > shown())) : Math.max(...frames.filter((f) => f < shown()));
+  if (Number.isFinite(next)) seek(next, 0);
+}
+
+const COMMANDS = {
+  undo: () => act("undo"),
+  redo: () => act("redo"),
+  clear: () => act("clear"),
+  add: () => act("add"),
+  start: () => act("limit", { start: shown(), stop: value.stop > shown() ? value.stop : null }),
+  stop: () => act("limit", { start: value.start <= shown() ? value.start : 0, stop: shown() + 1 }),
+  whole: () => act("limit", { start: 0, stop: null }),
+};
+
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || !value) return;
+  const { tool: chosen, act: command, jump: where, zoom: step } = button.dataset;
+  if (chosen) choose(chosen);
+  else if (command) COMMANDS[command]();
+  else if (where) jump(where);
+  else if (step === "0") setZoom(1);
+  else if (step) setZoom(zoom.scale * 1.5 ** Number(step));
+});
+
+element.addEventListener("change", (event) => {
+  if (event.target.closest("#frame")) seek(Number(event.target.value), 0);
+});
+
+element.addEventListener("keydown", (event) => {
+  if (!value || event.target.closest("input, select")) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const far = event.shiftKey ? 10 : 1;
+  const keys = {
+    ArrowLeft: () => seek(shown() - far), ArrowRight: () => seek(shown() + far),
+    Home: () => seek(0), End: () => seek(value.count - 1), " ": play,
+    a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), p: () => choose("brush"), e: () => choose("eraser"),
+    i: COMMANDS.start, o: COMMANDS.stop,
+    "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
+  };
+  const numbered = { 1: 0, 2: 1, 3: 2 };
+  if (event.ctrlKey || event.metaKey) {
+    if (key === "z") event.shiftKey ? COMMANDS.redo() : COMMANDS.undo();
+    else if (key === "y") COMMANDS.redo();
+    else return;
+  } else if (key in numbered && numbered[key] < value.candidates.count) {
+    act("choose", { frame: value.index, number: numbered[key] });
+  } else if (keys[key] && !(key === " " && event.target.closest("button"))) keys[key]();
+  else return;
+  event.preventDefault();
+});
+
+new ResizeObserver(drawTimeline).observe(element);
+choose("plus");
+watch("value", render);
+render();

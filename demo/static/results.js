@@ -1,0 +1,81 @@
+// The results: one of the videos at a time, alone or beside what it was made from, and downloads.
+// Gradio runs this once with `element`, `props` and `watch` at hand.
+
+const NAMES = {
+  "tracked.mp4": "Followed", "segmented.mp4": "Cut out", "removed.mp4": "Painted away",
+  "cutout.webm": "Cut-out, see-through (WebM)", "cutout.mov": "Cut-out, see-through (ProRes)", "cutout_green.mp4": "Green screen",
+  "masks_and_tracks.zip": "Masks and tracks (zip)",
+};
+const SHOWN = ["removed.mp4", "segmented.mp4", "tracked.mp4", "cutout.webm", "cutout_green.mp4"];
+
+const find = (selector) => element.querySelector(selector);
+const all = (selector) => [...element.querySelectorAll(selector)];
+const button = (properties) => Object.assign(document.createElement("button"), { type: "button", ...properties });
+const link = (name) => `media/${props.value.session}/result/${name}`;
+
+let which = null;
+let how = "alone";
+
+function show() {
+  const [before, after] = [find(".before"), find(".after")];
+  const base = new URL(`${link(which)}?v=${props.value.version}`, document.baseURI).href;
+  if (after.src !== base) {
+    after.src = base;
+    after.id = which.replace(".", "_");
+  }
+  // A trimmed result has another clock than the source.
+  const comparable = props.value.comparable;
+  if (!comparable) how = "alone";
+  find(".how").hidden = !comparable;
+  const source = new URL(`media/${props.value.session}/source`, document.baseURI).href;
+  if (how !== "alone" && before.src !== source) before.src = source;
+  find(".screen").dataset.view = how;
+  all("[data-view]").forEach((b) => b.setAttribute("aria-checked", b.dataset.view === how));
+  all(".which button").forEach((b) => b.setAttribute("aria-checked", b.dataset.name === which));
+  wipe();
+  keepInStep();
+}
+
+function wipe() {
+  const share = find(".wipe").value;
+  find(".after").style.clipPath = how === "wipe" ? `inset(0 0 0 ${share}%)` : "";
+  find(".screen").style.setProperty("--share", `${share}%`);
+}
+
+/** The player below follows the one above. */
+function keepInStep() {
+  const [before, after] = [find(".before"), find(".after")];
+  if (how === "alone") return before.pause();
+  if (Math.abs(before.currentTime - after.currentTime) > 0.08) before.currentTime = after.currentTime;
+  after.paused ? before.pause() : before.play().catch(() => {});
+}
+
+function render() {
+  if (!props.value) return;
+  const videos = SHOWN.filter((name) => props.value.files.includes(name));
+  if (!videos.includes(which)) which = videos[0];
+  find(".which").replaceChildren(
+    ...videos.map((name) => {
+      const choice = button({ textContent: NAMES[name], onclick: () => { which = name; show(); } });
+      choice.dataset.name = name;
+      choice.setAttribute("role", "radio");
+      return choice;
+    }),
+  );
+  find(".saves").replaceChildren(
+    ...props.value.files.map((name) =>
+      Object.assign(document.createElement("a"), {
+        href: `${link(name)}?download`, download: name, textContent: `Download ${NAMES[name] ?? name}`, id: `${name.replace(".", "_")}_download`,
+      })),
+  );
+  if (which) show();
+}
+
+element.addEventListener("click", (event) => {
+  const view = event.target.closest("[data-view]");
+  if (view && view.tagName === "BUTTON") { how = view.dataset.view; show(); }
+});
+element.addEventListener("input", (event) => event.target.matches(".wipe") && wipe());
+for (const name of ["play", "pause", "seeked", "timeupdate", "ratechange"]) find(".after").addEventListener(name, keepInStep);
+watch("value", render);
+render();

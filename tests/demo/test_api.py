@@ -1,0 +1,126 @@
+"""The named endpoints, used by a real client over HTTP, with models that follow by colour."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from demo.app import build_page, launch
+from demo.jobs import Jobs
+from demo.project import Settings
+from demo.sessions import Options, Workspace
+from media.masks import decode_rle
+from media.video import open_video
+from tests.demo.square import COUNT, HEIGHT, WIDTH, red, run_here, square_box
+
+pytestmark = pytest.mark.usefixtures("colour_models")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards
+    options = Options(tmp_path / "work", settings=Settings(device="cpu"))
+    page = build_page(Workspace(options, Jobs(lambda: run_here)))
+    port = free_port()
+    launch(page, "127.0.0.1", port, getattr(request, "param", ()))
+    yield f"http://127.0.0.1:{port}"
+    page.blocks.close(verbose=False)
+    page.workspace.close()
+
+
+@pytest.fixture
+def client(url: str, tmp_path: Path) -> Client:
+    return Client(url, verbose=False, download_files=tmp_path / "downloads")
+
+
+def wait(client: Client, project: str) -> dict[str, Any]:
+    limit = time.monotonic() + 60
+    while (status := client.predict(project, api_name="/status"))["state"] in (
+        "waiting",
+        "running",
+    ):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    return status
+
+
+def test_the_whole_job(client: Client, clip: Path) -> None:
+    opened = client.predict(handle_file(str(clip)), api_name="/open")
+    assert (opened["width"], opened["height"], opened["frames"]) == (WIDTH, HEIGHT, COUNT)
+    assert opened["objects"] == [] and "Click the object" in opened["note"]
+    project = opened["project"]
+
+    def act(kind: str, **details: Any) -> dict[str, Any]:
+        return client.predict(project, kind, details, api_name="/act")
+
+    x0, y0, _, _ = square_box(3)
+    found = act("point", frame=3, x=x0 + 9, y=y0 + 9, label=1)["objects"][0]
+    assert np.allclose(found["box"], square_box(3), atol=2) and found["keys"] == [3]
+    with open_video(clip) as video:
+        assert (decode_rle(found["mask"]) == red(video[3])).mean() > 0.99
+    act("rename", number=1, name="square")
+    shown = act("decide", number=1, do="remove")["objects"][0]
+    assert (shown["name"], shown["do"]) == ("square", "remove")
+    client.predict(project, {"exports": ["coco", "webm"]}, api_name="/run")
+    status = wait(client, project)
+    assert status["state"] == "done" and "painted grey" in status["notes"]
+    files = {Path(f).name: Path(f) for f in client.predict(project, api_name="/fetch")}
+    assert set(files) == set(status["files"]) == {
+        "tracked.mp4", "segmented.mp4", "removed.mp4", "cutout.webm", "masks_and_tracks.zip",
+    }  # fmt: skip
+    with open_video(files["removed.mp4"]) as video:
+        assert len(video) == COUNT and not red(video[9]).any() and video.info.has_audio
+
+
+def test_mistakes_are_sentences(client: Client, clip: Path, tmp_path: Path) -> None:
+    project = client.predict(handle_file(str(clip)), api_name="/open")["project"]
+
+    def refused(*values: Any, api_name: str) -> str:
+        with pytest.raises(AppError) as caught:
+            client.predict(*values, api_name=api_name)
+        return str(caught.value)
+
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    assert "x.mp4" in refused(handle_file(str(tmp_path / "x.mp4")), api_name="/open")
+    assert "no such project" in refused("0" * 32, api_name="/status")
+    assert "no such project" in refused("../" + project, api_name="/status")
+    assert "Click the object" in refused(project, {}, api_name="/run")
+    assert "no setting speed" in refused(project, {"speed": 9}, api_name="/run")
+    assert "outside the frame" in refused(
+        project, "point", {"frame": 0, "x": 9999, "y": 0, "label": 1}, api_name="/act"
+    )
+    assert "unknown" in refused(project, "dance", {}, api_name="/act")
+    assert "unknown" in refused(project, "point", {"where": 3}, api_name="/act")
+    assert client.predict(project, api_name="/status") == {"state": "none"}
+
+
+def test_only_the_documented_endpoints_are_public(client: Client) -> None:
+    named = client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
+    document = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+    assert set(named) == {"/open", "/act", "/run", "/status", "/cancel", "/fetch"}
+    assert all(f"`{name}`" in document.read_text(encoding="utf-8") for name in named)
+
+
+@pytest.mark.parametrize("url", [[("ann", "secret word")]], indirect=True)
+def test_a_password_is_asked_for(url: str) -> None:
+    with pytest.raises(Exception, match=r"auth|login|credentials|401"):
+        Client(url, verbose=False).predict("0" * 32, api_name="/status")
+    client = Client(url, verbose=False, auth=("ann", "secret word"))
+    assert json.dumps(client.view_api(return_format="dict"))
