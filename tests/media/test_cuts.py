@@ -41,6 +41,13 @@ def test_cuts_are_found_at_their_first_frame_from_both_sides() -> None:
     assert cuts(frames[::-1]) == [3, 6, 9, 12, 15]
 
 
+def test_cuts_in_black_and_white() -> None:
+    lights = (1.0, 0.5, 0.9, 0.4)
+    grey = [cv2.cvtColor(scenery(i), cv2.COLOR_RGB2GRAY) * light for i, light in enumerate(lights)]
+    frames = [np.stack([picture.astype(np.uint8)] * 3, axis=2) for picture in grey for _ in "abc"]
+    assert cuts(frames) == [3, 6, 9]
+
+
 def test_shots_of_one_frame_count() -> None:
     assert cuts([scenery(seed) for seed in range(5)]) == [1, 2, 3, 4]
 
