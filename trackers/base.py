@@ -240,8 +240,9 @@ def build_tracker(
             raise InputError(f"The option {option} is at least {least}, not {value}.")
         options[option] = value
     target = resolve_device(device)
-    network, info = _load(name, weights)
-    network.requires_grad_(False).eval().to(target)
+    with torch.inference_mode(False):  # whatever the caller is in: weights are ordinary tensors
+        network, info = _load(name, weights)
+        network.requires_grad_(False).eval().to(target)
     tracker = entry.tracker(network, weights=info, mode=mode, **options)
     if fast:
         accelerate = getattr(tracker, "accelerate", None)

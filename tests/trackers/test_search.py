@@ -88,6 +88,15 @@ def test_packed_layers_are_the_layers() -> None:
 
 
 @needs_packing
+def test_layers_are_packed_also_of_a_tracker_built_for_inference() -> None:
+    with torch.inference_mode():
+        tracker = build_tracker("mixformerv2_small", device="cpu", weights=SEED)
+        tracker.initialize(random_frame(), BOXES[3])
+    assert isinstance(tracker, CropTracker) and isinstance(tracker._searcher.kernels, PackedLinears)
+    assert tracker._searcher.kernels._packed
+
+
+@needs_packing
 def test_a_tracker_on_the_cpu_uses_packed_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     pack = PackedLinears._pack
