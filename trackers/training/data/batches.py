@@ -129,8 +129,12 @@ class Batches:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from the run's own
         )
-        for prepared in loader:
-            yield self._complete(prepared)
+        try:
+            for prepared in loader:
+                yield self._complete(prepared)
+        except InputError as error:  # from a worker, its traceback in the message
+            sentence = str(error).rstrip().splitlines()[-1]
+            raise InputError(sentence.partition("InputError: ")[2] or sentence) from error
 
     def _complete(self, prepared: Prepared) -> Batch:
         pixels, bases = self._pixels, None

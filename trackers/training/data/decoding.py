@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from media import InputError
 from trackers.training.data.pictures import decode
+
+_log = logging.getLogger(__name__)
 
 
 def decode_on(
@@ -44,7 +47,8 @@ def _decode_files(
     try:
         found = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
         return [image.permute(1, 2, 0).reshape(-1, 3) for image in found]
-    except RuntimeError:  # one bad file fails all of them, and nvJPEG does not know every JPEG
+    except RuntimeError as error:  # one bad file fails all, and nvJPEG does not know every JPEG
+        _log.warning("A batch of JPEG files is decoded one by one, on the CPU: %s", error)
         return [
             _decode_alone(file, height * width, problems).to(device)
             for file, (height, width) in zip(files, sizes, strict=True)

@@ -57,7 +57,7 @@ class Loose:
     Attributes:
         image: (h, w, 3) RGB uint8, or the file it came in.
         objects: what is in it.
-        record: `source`, and `video` and `frame` if it is one of a video.
+        record: `source`, and `video`, `frame` and `partial` as in shards.py.
     """
 
     image: np.ndarray | bytes
@@ -155,7 +155,7 @@ def _clips(job: Job) -> Iterator[Loose]:
                     for i, track in enumerate(tracks, 1)
                     if np.isfinite(track[k]).all()
                 ]
-                record = {"source": video.name, "video": name, "frame": numbers[k]}
+                record = {"source": video.name, "video": name, "frame": numbers[k], "partial": True}
                 yield Loose(images[k], objects, record)
 
 
@@ -197,7 +197,8 @@ def _encode(
 ) -> tuple[bytes, tuple[int, int], list[Labelled]]:
     """The picture's file, its (height, width), and the labels in its pixels."""
     file = each.image if isinstance(each.image, bytes) else None
-    what = " ".join(str(value) for value in each.record.values() if value is not None)
+    known = (each.record[key] for key in ("source", "video", "frame"))
+    what = " ".join(str(value) for value in known if value is not None)
     # Decoded even if it stays as it is, so that a damaged one is found now.
     pixels = each.image if isinstance(each.image, np.ndarray) else decode(each.image, what)
     height, width = pixels.shape[:2]

@@ -82,9 +82,8 @@ def pick(
     template, online, search = trident_pro(frames, len(info.visible), config.max_gap, rng)
     if rng.random() < config.positive_share:
         return Pick(shot(template), shot(online), shot(search))
-    absent = np.flatnonzero(~info.visible)
-    if len(absent):
-        nothing = Shot(first, item, int(rng.choice(absent)), None)
+    if len(info.absent_frames):
+        nothing = Shot(first, item, int(rng.choice(info.absent_frames)), None)
     else:
         nothing = _other(sources, chances, (first, item), rng)
     return Pick(shot(template), shot(online), nothing, 0.0)

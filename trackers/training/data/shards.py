@@ -3,8 +3,8 @@
 `NAME.bin` holds WebP or JPEG files, one after the other. A line of `NAME.jsonl` describes one:
 `off` and `len` (bytes), `w` and `h` (pixels), `objects` (each a `box` = x, y, w, h in pixels and,
 if it is the same thing as in other frames, an `id`), `video` and `frame` where the picture is one
-of a video, `source` for people. An object that a frame of its video does not list is absent there.
-Anything that can read pictures can read it; a video may be spread over several shards.
+of a video, `source` for people. An object that a frame of its video does not list is absent there,
+or, if the line says `partial`, possibly just not labelled. A video may be spread over shards.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Row:
         size: (height, width) in pixels.
         objects: what is labelled in it.
         video: of which video it is a frame, if any; `frame` is its number there.
+        partial: objects of the video that are not listed may be in it nevertheless.
     """
 
     file: Path
@@ -47,6 +48,7 @@ class Row:
     objects: tuple[Labelled, ...]
     video: str | None = None
     frame: int | None = None
+    partial: bool = False
 
     def encoded(self) -> bytes:
         """The bytes of the picture. Raises InputError if the file is gone or shorter."""
@@ -111,6 +113,7 @@ def _read_row(file: Path, record: Mapping[str, Any]) -> Row:
         ),
         video=video,
         frame=None if video is None else int(record["frame"]),
+        partial=bool(record.get("partial", False)),
     )
 
 

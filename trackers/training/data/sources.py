@@ -33,15 +33,23 @@ class Info:
         boxes_xywh: float64 (n, 4) left, top, width, height in pixels, one per frame; nan or
             without an area where the object is absent.
         visible: bool (n,): something of it is to be seen.
+        unknown: bool (n,): nobody knows whether it is to be seen; None for nowhere.
     """
 
     boxes_xywh: np.ndarray
     visible: np.ndarray
+    unknown: np.ndarray | None = None
 
     @cached_property
     def visible_frames(self) -> np.ndarray:
-        """int64, ascending: where `visible` is true."""
+        """int64, ascending: where it is to be seen."""
         return np.flatnonzero(self.visible)
+
+    @cached_property
+    def absent_frames(self) -> np.ndarray:
+        """int64, ascending: where it is known not to be."""
+        known = True if self.unknown is None else ~self.unknown
+        return np.flatnonzero(~self.visible & known)
 
 
 class Source(ABC):
@@ -137,12 +145,13 @@ class Stills(Packed):
             # Pictures of a video look alike: they are held out together.
             if not self._keeps(row.video or f"{row.file.stem}/{number}"):
                 continue
-            for labelled in row.objects:
-                if min(labelled.box_xywh[2:]) >= config.min_side:
-                    owners.append(len(self.rows))
-                    boxes.append(labelled.box_xywh)
-                    names.append(row.video or "")
             own = len(self.rows)
+            large = [o.box_xywh for o in row.objects if min(o.box_xywh[2:]) >= config.min_side]
+            if not large:
+                continue
+            owners += [own] * len(large)
+            boxes += large
+            names += [row.video or ""] * len(large)
             self._groups.append(own if row.video is None else videos.setdefault(row.video, own))
             self.rows.append(row)
         self._owners = np.array(owners, np.int64)
@@ -182,14 +191,17 @@ class Tracks(Packed):
         self._infos: list[Info] = []
         for name, rows in videos.items():
             rows.sort(key=lambda row: row.frame or 0)
+            partial = np.array([row.partial for row in rows])
+            first = len(self.rows)
             for boxes in _tracks(rows).values():
                 visible = np.isfinite(boxes[:, 2])
                 side = np.median(boxes[visible, 2:].min(axis=1))
                 if _is_enough(visible) and side >= config.min_side:
-                    self._first.append(len(self.rows))
-                    self._infos.append(Info(boxes, visible))
+                    self._first.append(first)
+                    self._infos.append(Info(boxes, visible, partial & ~visible))
                     names.append(name)
-            self.rows.extend(rows)
+            if first in self._first[-1:]:
+                self.rows.extend(rows)
         self._require_items(f"track of {_FEWEST_FRAMES} frames or more", config)
         self.chances = _chances(names, config.emphasis)
 
@@ -385,4 +397,8 @@ def open_sources(config: DataConfig) -> list[Source]:
             raise InputError(
                 f"Nothing is known of data of the kind {each.kind!r}; there are {', '.join(known)}."
             )
+        if each.kind in _KINDS and each.sequences is not None:
+            raise InputError(f"No sequences can be chosen from {each.path}, of kind {each.kind}.")
+        if each.kind not in _KINDS and each.min_side:
+            raise InputError(f"min_side is for packed shards and coco, not for {each.kind}.")
     return [_KINDS.get(each.kind, Sequences)(each) for each in config.sources]

@@ -160,6 +160,10 @@ def test_what_is_refused_at_once(tmp_path: Path, stills: Path) -> None:
         open_sources(of("lasot", tmp_path / "nowhere"))
     with pytest.raises(InputError, match="have no split 'test'; there are train, val"):
         open_sources(of("stills", stills, split="test"))
+    with pytest.raises(InputError, match="No sequences can be chosen from"):
+        open_sources(of("stills", stills, sequences="list.txt"))
+    with pytest.raises(InputError, match="min_side is for packed shards and coco, not for lasot"):
+        open_sources(of("lasot", tmp_path, min_side=5))
     with pytest.raises(InputError, match="leaves nothing to draw from"):
         open_sources(of("stills", stills, emphasis={"*": 0}))
     got10k(tmp_path)
