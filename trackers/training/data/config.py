@@ -17,7 +17,8 @@ class SourceConfig:
     """One place that samples come from.
 
     Attributes:
-        kind: stills or tracks for packed shards, coco, or a name of `list_datasets()`.
+        kind: stills, tracks or clips for packed shards (of clips, regions followed by flow), coco,
+            or a name of `list_datasets()`.
         path: its folder.
         weight: how often it is drawn, in proportion to the other sources.
         split: a split of the data set, None for train (or all, if it has none); of shards train,

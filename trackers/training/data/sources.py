@@ -381,6 +381,7 @@ def _chances(names: Sequence[str], emphasis: Mapping[str, float]) -> np.ndarray 
 _KINDS: dict[str, Callable[[SourceConfig], Source]] = {
     "stills": Stills,
     "tracks": Tracks,
+    "clips": Tracks,  # a name of its own, so that a recipe can weigh them by themselves
     "coco": CocoPhotographs,
 }
 

@@ -180,7 +180,7 @@ def test_unlabelled_clips(tmp_path: Path) -> None:
     write_video(tmp_path / "clips" / "pan.mp4", frames)
     found = pack(tmp_path / "clips", tmp_path / "packed", kind="clips")
     assert found.pictures == 30 and found.boxes >= 30 and not found.left_out
-    (source,) = open_sources(DataConfig((SourceConfig("tracks", str(tmp_path / "packed")),)))
+    (source,) = open_sources(DataConfig((SourceConfig("clips", str(tmp_path / "packed")),)))
     info = source.info(0)
     # Where a region could not be followed, it may still be.
     assert len(info.absent_frames) == 0 and all(r.partial for r in read_shards(tmp_path / "packed"))
