@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -45,6 +47,7 @@ Picture = tuple[int, bytes]  # frame index, JPEG
 
 def _serve(requests: Connection, stop: Event, pause: Event, run: Callable[..., Result]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the server, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     models: Any = None
     chosen: Any = None
 
@@ -89,6 +92,14 @@ def _serve(requests: Connection, stop: Event, pause: Event, run: Callable[..., R
                 logger.exception("A run failed.")
             answer = ("failed", (sentence, code))
         requests.send(answer)
+
+
+def _end_with_parent() -> None:
+    """A server that was killed cannot end us, and the next one will work in the same folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _jpeg(frame: np.ndarray) -> bytes:

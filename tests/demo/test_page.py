@@ -101,14 +101,11 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def start_server(port: int, log: Path, work: Path) -> subprocess.Popen:
     """The page as a user starts it, in a process of its own."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("server") / "log.txt"
     env = {
         **os.environ,
-        "MIXCUT_WORK": str(tmp_path_factory.getbasetemp() / "work"),
+        "MIXCUT_WORK": str(work),
         "MIXCUT_MAX_UPLOAD_MB": "2",
         "TMPDIR": str(log.parent),  # Gradio serves whatever is below the usual one
     }
@@ -117,11 +114,19 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [sys.executable, "-m", "demo", "--port", str(port)],
             cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
+    limit = time.monotonic() + 90
+    while f"http://127.0.0.1:{port}" not in log.read_text():
+        assert server.poll() is None and time.monotonic() < limit, log.read_text()
+        time.sleep(0.1)
+    return server
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    server = start_server(port, log, tmp_path_factory.getbasetemp() / "work")
     try:
-        limit = time.monotonic() + 90
-        while f"http://127.0.0.1:{port}" not in log.read_text():
-            assert server.poll() is None and time.monotonic() < limit, log.read_text()
-            time.sleep(0.1)
         yield f"http://127.0.0.1:{port}/"
         server.send_signal(signal.SIGTERM)
         code = server.wait(30)
@@ -416,7 +421,7 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     stranger.locator("#run").click()
     expect(stranger.locator("#status")).to_contain_text("Waiting: 1 job is before yours")
 
-    expect(progress(page)).to_have_attribute("aria-label", "cut out", timeout=60_000)
+    expect(progress(page)).to_have_attribute("aria-label", "cut out", timeout=180_000)
     expect(page.locator("#status")).to_contain_text(
         re.compile(rf"frame \d+ of {LONG}, about \d+ (s|min)")
     )
@@ -580,6 +585,43 @@ def test_paint_it_away(visit: Callable[..., Any], clips: dict[str, Path]) -> Non
         x, y = ball_at(index)
         red, _, blue = frame[y - 20 : y + 20, x - 20 : x + 20].reshape(-1, 3).mean(0)
         assert red - blue < 60, f"the ball can still be seen on frame {index}"
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_goes_on_when_it_is_started_again(
+    browser: Any, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    def finish(kill_at: int | None) -> dict[str, bytes]:
+        work, port = tmp_path / f"work{kill_at}", free_port()
+        server = start_server(port, tmp_path / "log.txt", work)
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        try:
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.locator("#picture .empty").wait_for()
+            upload(page, clips["long"])
+            settled(page)
+            click(page, *ball_at(0))
+            expect(page.locator("#picture img.mask")).to_be_visible()
+            choose(page, "Cut out")
+            page.locator("#run").click()
+            if kill_at is not None:
+                done = re.compile(rf"frame {kill_at} of|frame {kill_at + 1} of")
+                expect(page.locator("#status")).to_contain_text("Cutting", timeout=180_000)
+                expect(page.locator("#status")).to_contain_text(done, timeout=180_000)
+                address = page.url
+                server.kill()
+                server.wait()
+                server = start_server(port, tmp_path / "log.txt", work)
+                page.goto(address)
+            expect(page.locator("#status")).to_contain_text("Done", timeout=300_000)
+            names = ("tracked.mp4", "segmented.mp4")
+            return {n: download(page, f"#{n.replace('.', '_')}_download")[1] for n in names}
+        finally:
+            page.close()
+            server.kill()
+            server.wait()
+
+    assert finish(kill_at=20) == finish(kill_at=None)
 
 
 # ---------------------------------------------------------------------------------------- server

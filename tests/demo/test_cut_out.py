@@ -1,0 +1,126 @@
+"""Masks from tracks: what is lost, what is given, what is small, what is doubtful."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from demo.pipeline import Segment, cut_out, find_mask, plan
+from demo.project import ObjectPrompt, Settings, TrackPoint, Tracks
+from demo.run import run
+from media.video import open_video
+from segmenters import Candidate, Prompt
+from tests.demo.square import HEIGHT, WIDTH, ColourSegmenter, red, square_box, square_frame
+
+
+class Watched(ColourSegmenter):
+    """Keeps what it was shown and asked."""
+
+    def __init__(self, score: float = 0.9) -> None:
+        self.score = score
+        self.shown: list[tuple[int, int]] = []
+        self.asked: list[Prompt] = []
+
+    def encode(self, frame: np.ndarray) -> Any:
+        self.shown.append(frame.shape[:2])
+        return super().encode(frame)
+
+    def predict(self, embedding: Any, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        self.asked += prompts
+        return [
+            [Candidate(c.mask, self.score, c.logits) for c in candidates]
+            for candidates in super().predict(embedding, prompts)
+        ]
+
+
+def prompt(**changes: Any) -> ObjectPrompt:
+    values: dict[str, Any] = {"id": 1, "name": "square", "color": "#ff8800", "frame": 0}
+    return ObjectPrompt(**{**values, "box": square_box(values["frame"]), **changes})
+
+
+def cut(
+    clip: Path, span: range, *, lost: Sequence[int] = (), segmenter: Any = None, **changes: Any
+) -> dict[int, np.ndarray]:
+    one = prompt(**changes)
+    tracks = Tracks()
+    for index in span:
+        box = None if index in lost else tuple(map(float, square_box(index)))
+        tracks.put(index, 1, TrackPoint(box=box, score=0.9))
+    made = {}
+    with open_video(clip) as reader:
+        segments: list[Segment] = plan(one, span)
+        for index, _, found in cut_out(reader, tracks, segments, {}, segmenter or Watched()):
+            made.update({index: mask.mask for mask in found.values()})
+    return made
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def test_masks_follow_in_both_directions(clip: Path) -> None:
+    made = cut(clip, range(8), frame=4, box=square_box(4))
+    assert sorted(made) == list(range(8))
+    for index, mask in made.items():
+        assert iou(mask, red(square_frame(index))) > 0.9, index
+
+
+def test_a_lost_object_has_an_empty_mask_and_costs_nothing(clip: Path) -> None:
+    segmenter = Watched()
+    made = cut(clip, range(6), lost=(2, 3), segmenter=segmenter)
+    assert [mask.any() for mask in made.values()] == [True, True, False, False, True, True]
+    assert len(segmenter.shown) == 4
+    assert iou(made[4], red(square_frame(4))) > 0.9  # nothing is carried over the gap
+
+
+def test_a_small_object_is_looked_at_closely(clip: Path) -> None:
+    segmenter = Watched()
+    cut(clip, range(3), segmenter=segmenter)
+    x0, y0, x1, y1 = square_box(1)
+    small = max(x1 - x0, y1 - y0) <= 0.25 * max(HEIGHT, WIDTH)
+    assert small and all(shown != (HEIGHT, WIDTH) for shown in segmenter.shown)
+
+
+def test_a_small_object_that_is_clicked_is_looked_at_twice() -> None:
+    frame = square_frame(0)
+    x0, y0, x1, y1 = square_box(0)
+    key = prompt(box=None, points=(((x0 + x1) / 2, (y0 + y1) / 2, 1),))
+    segmenter = Watched()
+    embedding = segmenter.encode(frame)
+    mask = find_mask(segmenter, embedding, key, frame)  # type: ignore[arg-type]
+    assert len(segmenter.shown) == 2 and segmenter.shown[1] != segmenter.shown[0]
+    assert iou(mask, red(frame)) > 0.9
+    find_mask(segmenter, embedding, key)  # type: ignore[arg-type]
+    assert len(segmenter.shown) == 2
+
+
+@pytest.mark.usefixtures("colour_models")
+def test_doubtful_masks_are_noted(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes(score: float) -> list[str]:
+        monkeypatch.setattr(ColourSegmenter, "predict", Watched(score).predict)
+        folder = tmp_path / str(score)
+        run(clip, folder, [prompt()], Settings(do="segment", end=6))
+        return [n for n in json.loads((folder / "run.json").read_text())["notes"] if "may be" in n]
+
+    original = ColourSegmenter.predict
+    monkeypatch.setattr(Watched, "predict", _scored(original))
+    assert notes(0.95) == []
+    (note,) = notes(0.5)
+    assert "square" in note and "5 frames (look at 1 to 5)" in note
+
+
+def _scored(original: Any) -> Any:
+    def predict(self: Watched, embedding: Any, prompts: Sequence[Prompt]) -> Any:
+        return [
+            [Candidate(c.mask, self.score, c.logits) for c in candidates]
+            for candidates in original(self, embedding, prompts)
+        ]
+
+    return predict
