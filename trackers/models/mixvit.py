@@ -212,8 +212,9 @@ class MixViT(nn.Module):
         probabilities = logits.flatten(2).softmax(dim=-1).view_as(logits)
         # Row or column k stands for the position k / f, without half a bin: 1.0 is out of reach.
         bins = torch.arange(4 * grid, device=logits.device) / (4 * grid)
-        x = probabilities.sum(dim=2) @ bins.to(logits)  # (b, 2) of top left, bottom right
-        y = probabilities.sum(dim=3) @ bins.to(logits)
+        # Not as matrix products, which autocast would round to 8 bits.
+        x = (probabilities.sum(dim=2) * bins.to(logits)).sum(dim=-1)  # (b, 2) of both corners
+        y = (probabilities.sum(dim=3) * bins.to(logits)).sum(dim=-1)
         boxes = xyxy_to_cxcywh(torch.stack([x, y], dim=-1).flatten(1))
         return MixViTOutput(boxes[:, None], probabilities, logits)
 

@@ -107,7 +107,7 @@ def follow_sequences(
 
     Args:
         network: goes to eval mode and stays there.
-        recipe: its search factor.
+        recipe: its crop factors.
         root: the data set's folder.
         kind: see `python -m trackers list`.
         frames: how many of each sequence; None: all.
@@ -134,6 +134,7 @@ def follow_sequences(
         mode="benchmark",
         search_factor=recipe.data.search_factor,
     )
+    tracker.template_factor = recipe.data.template_factor
     data = open_dataset(kind, root)
     table = {}
     for name in data.names:

@@ -133,6 +133,23 @@ def test_parts_of_a_batch_add_up(make, losses_of, tmp_path) -> None:
     assert losses_of(tmp_path / "4") == pytest.approx(losses_of(tmp_path / "1"), rel=1e-4)
 
 
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(make, losses_of, tmp_path) -> None:
+    changes = FAST | {"network.options.kept_hidden": 16, "schedule.removal_epochs": 4}
+    for compiled in (False, True):
+        recipe = make("continue_small", **changes | {"engine.compile": compiled})
+        train(recipe, tmp_path / str(compiled), device="cpu")
+    assert losses_of(tmp_path / "True") == pytest.approx(losses_of(tmp_path / "False"), rel=1e-3)
+
+
+def test_in_half_precision_it_learns_nearly_the_same(make, losses_of, tmp_path) -> None:
+    for bf16 in (False, True):
+        recipe = make("continue_small", **FAST | {"schedule.epochs": 1, "engine.bf16": bf16})
+        train(recipe, tmp_path / str(bf16), device="cpu")
+    exact, rough = (losses_of(tmp_path / name) for name in ("False", "True"))
+    assert rough == pytest.approx(exact, rel=0.05) and rough != exact
+
+
 def test_the_clock_ends_a_run_with_its_schedule(make, tmp_path) -> None:
     recipe = make("continue_small", **FAST | {"schedule.epochs": 100_000})
     summary = train(recipe, tmp_path, device="cpu", minutes=0.02)
