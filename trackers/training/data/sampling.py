@@ -74,6 +74,8 @@ def pick(
         return Pick(picture, picture, _other(sources, chances, (first, item), rng), 0.0)
 
     info = source.info(item)
+    if not info.is_enough:
+        raise Unusable
     frames = info.visible_frames
     if config.sampler == "causal":
         later, earlier, search = causal(frames, len(info.visible), config.max_gap, rng)

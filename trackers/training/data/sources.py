@@ -19,9 +19,11 @@ from trackers.datasets import Dataset, dataset_class, list_datasets, open_datase
 from trackers.datasets.coco import open_coco
 from trackers.training.data.config import DataConfig, SourceConfig
 from trackers.training.data.pictures import decode
-from trackers.training.data.shards import Row, read_shards
+from trackers.training.data.shards import Row, is_inside, read_shards
 
 _OPEN = 256  # sequences whose labels a process remembers
+_FEWEST_FRAMES = 20  # of a video
+_FEWEST_VISIBLE = 7  # of them with the object: more than 2 * (1 search + 2 templates)
 _HELD_OUT = 20  # one in so many videos or pictures of packed shards is for validation
 
 
@@ -39,6 +41,14 @@ class Info:
     boxes_xywh: np.ndarray
     visible: np.ndarray
     unknown: np.ndarray | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether a video shows enough of the object.
+
+        Source: MCG-NJU/MixFormerV2 @ 10414383, the sampler's test of a sequence.
+        """
+        return len(self.visible) >= _FEWEST_FRAMES and len(self.visible_frames) >= _FEWEST_VISIBLE
 
     @cached_property
     def visible_frames(self) -> np.ndarray:
@@ -196,9 +206,10 @@ class Tracks(Packed):
             for boxes in _tracks(rows).values():
                 visible = np.isfinite(boxes[:, 2])
                 side = np.median(boxes[visible, 2:].min(axis=1))
-                if _is_enough(visible) and side >= config.min_side:
+                info = Info(boxes, visible, partial & ~visible)
+                if info.is_enough and side >= config.min_side:
                     self._first.append(first)
-                    self._infos.append(Info(boxes, visible, partial & ~visible))
+                    self._infos.append(info)
                     names.append(name)
             if first in self._first[-1:]:
                 self.rows.extend(rows)
@@ -232,15 +243,6 @@ def _tracks(rows: Sequence[Row]) -> dict[int | str, np.ndarray]:
     return tracks
 
 
-# Source: MCG-NJU/MixFormerV2 @ 10414383, the sampler's test of a sequence.
-_FEWEST_FRAMES = 20
-_FEWEST_VISIBLE = 7  # more than 2 * (1 search + 2 templates)
-
-
-def _is_enough(visible: np.ndarray) -> bool:
-    return len(visible) >= _FEWEST_FRAMES and visible.sum() >= _FEWEST_VISIBLE
-
-
 def open_labelled(
     kind: str, root: str | Path, split: str | None, sequences: str | None = None
 ) -> Dataset:
@@ -267,13 +269,17 @@ class Sequences(Source):
         self.name = f"{self._dataset.title} in {config.path}"
         self.chances = _chances(self._dataset.names, config.emphasis)
         self._recent: OrderedDict[int, tuple[Info, tuple[Path, ...]]] = OrderedDict()
-        # Wrong folders show now rather than when the first sample is drawn.
-        first = self.image(0, int(self.info(0).visible_frames[0]))
-        box = self.info(0).boxes_xywh[int(self.info(0).visible_frames[0])]
-        if not (box[:2] < first.shape[1::-1]).all() or not (box[:2] + box[2:] > 0).all():
+        self._check(0)
+
+    def _check(self, index: int) -> None:
+        """Wrong folders show now rather than when the first sample is drawn."""
+        info = self.info(index)
+        frame = int(info.visible_frames[0])
+        box, size = info.boxes_xywh[frame], self.image(index, frame).shape[:2]
+        if not is_inside(box, size):
             raise InputError(
-                f"The first box of {self._dataset.names[0]}, {box.tolist()}, lies outside of its "
-                f"frame, {first.shape[1]} x {first.shape[0]}; frames and boxes do not fit together."
+                f"The first box of {self._dataset.names[index]}, {box.tolist()}, lies outside of "
+                f"its frame, {size[1]} x {size[0]}; frames and boxes do not fit together."
             )
 
     def __len__(self) -> int:
@@ -289,8 +295,6 @@ class Sequences(Source):
         except OSError as error:
             raise InputError(f"The sequence {name} cannot be read: {error}.") from error
         found = Info(sequence.boxes_xywh, sequence.visible), sequence.frames
-        if not _is_enough(sequence.visible):
-            raise InputError(f"The sequence {sequence.name} shows its object in too few frames.")
         self._recent[index] = found
         if len(self._recent) > _OPEN:
             self._recent.popitem(last=False)

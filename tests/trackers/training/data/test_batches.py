@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from media import InputError
-from tests.trackers.training.data.scenes import misplaced, to_pixels
+from tests.trackers.training.data.scenes import SIZE, encode, misplaced, scene, to_pixels
 from trackers.training.data import (
     Batch,
     Batches,
@@ -23,6 +23,7 @@ from trackers.training.data import (
     SourceConfig,
     draw_batch,
 )
+from trackers.training.data.shards import ShardWriter
 
 STRONG = Deformation(0.3, 25, 0.2, 0.2, 0.0, 2.0, 0.0)
 
@@ -217,3 +218,38 @@ def test_a_sheet_to_look_at(tracks: Path) -> None:
         if 1 <= row < 95 and 1 <= column < 95:
             line = sheet[row, left + column - 1 : left + column + 3]
             assert (line == pen[batch.labels[i].item()]).all(axis=1).any()
+
+
+@pytest.fixture
+def jpegs(tmp_path: Path) -> Path:
+    with ShardWriter(tmp_path / "jpegs") as writer:
+        for i in range(8):
+            box = (10 + i, 20, 30, 24)
+            record = {"source": "s", "video": None, "frame": None, "objects": [{"box": box}]}
+            writer.add(encode(scene(box, i), "jpeg"), SIZE, record)
+    return tmp_path / "jpegs"
+
+
+def test_files_for_a_gpu_to_decode(
+    jpegs: Path, stills: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a GPU gets, here decoded by the CPU; PNG files among them go as pixels."""
+    sources = ("stills", jpegs), ("stills", stills)
+    plain = Batches(config(*sources), seed=3, batch_size=8)
+    files = Batches(config(*sources, pipeline="device", resident_gb=0.0), seed=3, batch_size=8)
+    files._preparer._carried = "files"  # chosen by the kind of device
+    carried = files._preparer[0].pictures
+    assert 0 < len(carried["lengths"]) < len(carried["sizes"])
+    is_same(next(iter(plain)), next(iter(files)), tolerance=1.3)
+
+    # A file of which only the end is missing is found to be damaged when it is too late.
+    index = jpegs / "shard_00.jsonl"
+    data = bytearray((jpegs / "shard_00.bin").read_bytes())
+    row = json.loads(index.read_text().splitlines()[3])
+    data[row["off"] + row["len"] // 2 : row["off"] + row["len"]] = b"\xff" * -(-row["len"] // 2)
+    (jpegs / "shard_00.bin").write_bytes(data)
+    seen = [len(batch) for batch in islice(files, 3)]
+    assert seen == [8, 8, 8] and list(files.skipped) == [
+        f"A file of {row['len']} bytes is damaged."
+    ]
+    assert "decoded one by one, on the CPU" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -190,9 +191,13 @@ def test_sequences_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
     (short / "cover.label").write_text("8\n" * 9)
     config = DataConfig((SourceConfig("got10k", str(tmp_path)),), template_size=32, search_size=64)
     batches = Batches(config, seed=0, batch_size=8)
-    assert all(len(batch) == 8 for batch in islice(batches, 2))
-    sentences = " ".join(batches.skipped)
-    assert "short shows its object in too few frames" in sentences and "missing" in sentences
+    assert all(len(batch) == 8 for batch in islice(batches, 3))
+    (sentence,) = batches.skipped  # one that is too short is no fault
+    assert "missing" in sentence
+    config = replace(config, sources=(replace(config.sources[0], sequences=str(tmp_path / "few")),))
+    (tmp_path / "few").write_text("short\n")
+    with pytest.raises(InputError, match="200 draws from the training data led to no sample"):
+        next(iter(Batches(config, seed=0, batch_size=8)))
 
 
 def test_a_list_of_sequences_chooses(tmp_path: Path) -> None:
