@@ -80,6 +80,15 @@ def test_track_writes_boxes(run: Run, data: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.parent.iterdir()) == ["boxes.csv"]
 
 
+def test_track_fast_gives_boxes_that_differ_a_little(run: Run, data: Path) -> None:
+    words = ("track", data / "a" / "img", "--box", "20,30,50,54", "--device", "cpu")
+    plain, fast = (
+        [[float(value) for value in row.values()] for row in csv.DictReader(io.StringIO(shown))]
+        for shown in (run(*words)[1], run(*words, "--fast")[1])
+    )
+    assert plain != fast and np.abs(np.array(plain) - np.array(fast)).max() < 2
+
+
 def test_evaluate_then_report(run: Run, data: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "results", tmp_path / "report"
     words = ("evaluate", "folder", data, "--out", out, "--tracker", "opencv:KCF")
@@ -145,6 +154,9 @@ def test_hidden_truth_ends_in_an_archive(run: Run, data: Path, tmp_path: Path) -
         (("track", "DATA/a/img", "--box", "1,2,3,4", "--out", "DATA"), "data is a folder"),
         (("track", "DATA/a/img", "--box", "5,2,3,4", "--out", "r"), "has no area"),
         (("track", "DATA/a/img", "--box", "500,2,510,4", "--out", "r"), "lies outside of the 120"),
+        (("track", "DATA/a/img", "--box", "1,2,3,4", "--fast", "--tracker", "opencv:KCF"),
+         "opencv:KCF takes neither options"),
+        (("export", "nothing", "--out", "r"), "no tracker called 'nothing'"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_2_with_one_sentence(
