@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from media import InputError
 from trackers.training.data.pictures import decode
@@ -45,9 +44,13 @@ def _decode_files(
 ) -> list[torch.Tensor]:
     """The rows (h * w, 3) of each file; `sizes` are (height, width)."""
     try:
+        # Late, for torchvision has announced (0.29) that it will hand decoding over to torchcodec.
+        from torchvision.io import ImageReadMode, decode_jpeg
+
         found = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
         return [image.permute(1, 2, 0).reshape(-1, 3) for image in found]
-    except RuntimeError as error:  # one bad file fails all, and nvJPEG does not know every JPEG
+    except (ImportError, RuntimeError) as error:
+        # One bad file fails all, and nvJPEG does not know every JPEG.
         _log.warning("A batch of JPEG files is decoded one by one, on the CPU: %s", error)
         return [
             _decode_alone(file, height * width, problems).to(device)

@@ -230,6 +230,7 @@ def jpegs(tmp_path: Path) -> Path:
     return tmp_path / "jpegs"
 
 
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 def test_files_for_a_gpu_to_decode(
     jpegs: Path, stills: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
