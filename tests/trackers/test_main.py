@@ -140,7 +140,7 @@ def test_hidden_truth_ends_in_an_archive(run: Run, data: Path, tmp_path: Path) -
     ("words", "sentence"),
     [
         ((), "The following arguments are required: COMMAND"),
-        (("train",), "invalid choice: 'train'"),
+        (("fly",), "invalid choice: 'fly'"),
         (("evaluate", "vot", "DATA", "--out", "r", "--tracker", "opencv:KCF"), "no data set"),
         (("evaluate", "folder", "no", "--out", "r", "--tracker", "opencv:KCF"), "no folder no"),
         (("evaluate", "folder", "DATA", "--out", "r"), "required: --tracker"),
