@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from demo import pipeline
 from demo.pipeline import Segment, cut_out, find_mask, plan
 from demo.project import ObjectPrompt, Settings, TrackPoint, Tracks
 from demo.run import run
@@ -55,7 +56,8 @@ def cut(
     with open_video(clip) as reader:
         segments: list[Segment] = plan(one, span)
         for index, _, found in cut_out(reader, tracks, segments, {}, segmenter or Watched()):
-            made.update({index: mask.mask for mask in found.values()})
+            (mask,) = found.values()
+            made[index] = mask.mask
     return made
 
 
@@ -100,27 +102,12 @@ def test_a_small_object_that_is_clicked_is_looked_at_twice() -> None:
 
 
 @pytest.mark.usefixtures("colour_models")
+@pytest.mark.parametrize(("score", "places"), [(0.95, None), (0.5, "6 frames (look at 0 to 5)")])
 def test_doubtful_masks_are_noted(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, places: str | None
 ) -> None:
-    def notes(score: float) -> list[str]:
-        monkeypatch.setattr(ColourSegmenter, "predict", Watched(score).predict)
-        folder = tmp_path / str(score)
-        run(clip, folder, [prompt()], Settings(do="segment", end=6))
-        return [n for n in json.loads((folder / "run.json").read_text())["notes"] if "may be" in n]
-
-    original = ColourSegmenter.predict
-    monkeypatch.setattr(Watched, "predict", _scored(original))
-    assert notes(0.95) == []
-    (note,) = notes(0.5)
-    assert "square" in note and "5 frames (look at 1 to 5)" in note
-
-
-def _scored(original: Any) -> Any:
-    def predict(self: Watched, embedding: Any, prompts: Sequence[Prompt]) -> Any:
-        return [
-            [Candidate(c.mask, self.score, c.logits) for c in candidates]
-            for candidates in original(self, embedding, prompts)
-        ]
-
-    return predict
+    monkeypatch.setattr(pipeline, "build_segmenter", lambda *a, **k: Watched(score))
+    run(clip, tmp_path, [prompt()], Settings(do="segment", end=6))
+    written = json.loads((tmp_path / "run.json").read_text())["notes"]
+    notes = [note for note in written if "may be wrong" in note]
+    assert notes == [] if places is None else "square" in notes[0] and places in notes[0]
