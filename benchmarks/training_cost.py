@@ -27,9 +27,11 @@ from trackers.training.objectives import Objective, Teacher, answer
 
 def random_batch(network: Any, size: int, device: torch.device) -> Batch:
     z, x = network.template_size, network.search_size
-    crops = [torch.randn(size, 3, side, side, device=device) for side in (z, z, x)]
-    box = torch.tensor([0.3, 0.3, 0.3, 0.4], device=device)
-    return Batch(*crops, box.expand(size, 4), torch.ones(size, device=device))
+    template, online, search = (
+        torch.randn(size, 3, side, side, device=device) for side in (z, z, x)
+    )
+    boxes = torch.tensor([0.3, 0.3, 0.3, 0.4], device=device).expand(size, 4)
+    return Batch(template, online, search, boxes, torch.ones(size, device=device))
 
 
 def gigaflops(network: Any, batch: Batch) -> float:

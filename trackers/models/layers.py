@@ -74,25 +74,24 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
         # MixFormerV2 may be about to lose all hidden units but the first: see `fade`.
-        self._kept, self._coefficient = hidden, 1.0
+        self._kept, self._coefficient = hidden, torch.ones(())
 
-    def fade(self, kept: int, coefficient: float) -> None:
-        """Weigh what hidden units behind the first `kept` add: 1 as ever, 0 as if cut off.
+    def fade(self, kept: int, coefficient: torch.Tensor) -> None:
+        """Weigh what hidden units behind the first `kept` add, and freeze those units.
 
-        Until `kept` is all of them again those units are frozen.
+        Args:
+            kept: how many stay as they are.
+            coefficient: () 1 as ever, 0 as if cut off.
         """
         self._kept, self._coefficient = kept, coefficient
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.to(self.fc1.weight.dtype)
-        if self._kept == self.fc1.out_features:
-            return self.fc2(F.gelu(self.fc1(x)))
         k, weight1, bias1, weight2 = self._kept, self.fc1.weight, self.fc1.bias, self.fc2.weight
+        if k == len(bias1):
+            return self.fc2(F.gelu(self.fc1(x)))
         kept = F.linear(F.gelu(F.linear(x, weight1[:k], bias1[:k])), weight2[:, :k], self.fc2.bias)
-        if self._coefficient == 0:
-            return kept
         hidden = F.gelu(F.linear(x, weight1[k:].detach(), bias1[k:].detach()))
-        return torch.add(kept, F.linear(hidden, weight2[:, k:].detach()), alpha=self._coefficient)
+        return kept + self._coefficient * F.linear(hidden, weight2[:, k:].detach())
 
 
 class DropPath(nn.Module):
@@ -176,22 +175,25 @@ class MixedBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, hidden)
         self.drop_path = DropPath(drop_path)
-        # Of both residual branches; MixFormerV2 fades it to 0 in a block that is to be removed.
-        self.coefficient = 1.0
+        # () of both residual branches; MixFormerV2 fades it to 0 in a block that is to be removed.
+        # A tensor, because torch.compile would compile anew for every number. None: a block stays.
+        self.coefficient: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor, templates: int) -> torch.Tensor:
         """(b, n, dim) to the same; the first `templates` tokens see only each other."""
-        attended = self.drop_path(self.attn(self.norm1(x), templates))
-        x = torch.add(x, attended, alpha=self.coefficient)
-        return torch.add(x, self.drop_path(self.mlp(self.norm2(x))), alpha=self.coefficient)
+        x = x + self._weigh(self.drop_path(self.attn(self.norm1(x), templates)))
+        return x + self._weigh(self.drop_path(self.mlp(self.norm2(x))))
 
     def cached(
         self, x: torch.Tensor, context: KeysValues | None, queries: int
     ) -> tuple[torch.Tensor, KeysValues]:
         """As `forward` in inference, for the last `queries` tokens; see `MixedAttention.cached`."""
         attended, own = self.attn.cached(self.norm1(x), context, queries)
-        x = torch.add(x[:, -queries:], attended, alpha=self.coefficient)
-        return torch.add(x, self.mlp(self.norm2(x)), alpha=self.coefficient), own
+        x = x[:, -queries:] + self._weigh(attended)
+        return x + self._weigh(self.mlp(self.norm2(x))), own
+
+    def _weigh(self, branch: torch.Tensor) -> torch.Tensor:
+        return branch if self.coefficient is None else branch * self.coefficient
 
 
 def cache_tokens(blocks: Iterable[Any], x: torch.Tensor) -> list[KeysValues]:

@@ -192,11 +192,12 @@ class MixFormerV2(nn.Module):
         That is the residual branches of `removed_blocks`, and what the hidden channels behind
         `kept_hidden` add in the other blocks.
         """
+        shared = self.backbone.reg_tokens.new_tensor(coefficient)
         for index, block in enumerate(self.backbone.blocks):
             if index in self.removed_blocks:
-                block.coefficient = coefficient
+                block.coefficient = shared
             elif self.kept_hidden is not None:
-                block.mlp.fade(self.kept_hidden, coefficient)
+                block.mlp.fade(self.kept_hidden, shared)
 
     def forward(
         self, template: torch.Tensor, online_template: torch.Tensor, search: torch.Tensor

@@ -111,6 +111,7 @@ class _Run:
         self.average = _Average(self.network, engine.ema) if engine.ema else None
         self.done, self.seconds = 0, 0.0
         self.figures: dict[str, float] = {}
+        self._coefficient: float | None = None  # of what is being removed, if anything
         if state is not None:
             self._restore(state)
         objective = Objective(self.network, recipe.losses)
@@ -246,11 +247,12 @@ class _Run:
             factor *= cosine_decay(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        self._coefficient = None
         network: Any = self.network
         if getattr(network, "removed_blocks", ()) or getattr(network, "kept_hidden", None):
-            self._coefficient = removal_coefficient(epoch, schedule.removal_epochs)
-            network.set_removal_coefficient(self._coefficient)
+            coefficient = removal_coefficient(epoch, schedule.removal_epochs)
+            if coefficient != self._coefficient:
+                network.set_removal_coefficient(coefficient)
+                self._coefficient = coefficient
         return epoch
 
     def _settings(self, epoch: int) -> dict[str, float]:
