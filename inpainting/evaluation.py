@@ -2,13 +2,14 @@
 
 The protocol is fixed. Frames of one sequence get the holes of another: its masks, grown by a 3x3
 cross four times. In a pair `frames+masks` the first name gives the frames and the second the masks.
-That is the order that explains the figures known from elsewhere for these four pairs, Telea's method
-27.9 dB and a copy of the nearest visible pixel 26.4 dB on every eighth frame: here they reach 27.5
-and 26.1; the other way round Telea's has 23.9. On request every sequence of frames is
-also painted with a box that stands still. Everything is 432x240, at most 50 frames; results are compared as uint8, over the
-whole frame, and averaged over frames. What a hole hides is blanked before any method sees it.
+That is the order that explains the figures known from elsewhere for the four pairs: Telea's method
+27.9 dB and a copy of the nearest visible pixel 26.4 dB on every eighth frame. Here they reach 27.5
+and 26.1; the other way round Telea's has 23.9. On request every sequence of frames is also painted
+with a box that stands still. Everything is 432x240, at most 50 frames; results are compared as
+uint8, over the whole frame, and averaged over frames. What a hole hides is blanked before any
+method sees it.
 
-Not measured: VFID. Its I3D weights are not published as plain tensors by their authors.
+VFID is not measured: it would need an I3D network, which is not part of this project.
 """
 
 from __future__ import annotations
