@@ -98,7 +98,7 @@ def test_bundled_weights_follow_several_as_one() -> None:
 
 
 def test_the_network_runs_once_per_number_of_templates(monkeypatch) -> None:
-    tracker = tiny("mixformerv2_small", update_interval=3, online_size=2)
+    tracker = tiny("mixformerv2_small", mode="benchmark", update_interval=3, online_size=2)
     together, frames = MultiTracker(tracker), moving_frames(9)
     together.add(1, frames[0], BOXES[1])
     together.add(3, frames[0], BOXES[3])

@@ -86,6 +86,7 @@ class Mlp(nn.Module):
         self._kept, self._coefficient = kept, coefficient
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(self.fc1.weight.dtype)  # which may be the half of that of x, see AttentionHeads
         k, weight1, bias1, weight2 = self._kept, self.fc1.weight, self.fc1.bias, self.fc2.weight
         if k == len(bias1):
             return self.fc2(F.gelu(self.fc1(x)))
