@@ -24,6 +24,7 @@ from trackers.training.data.shards import Row, is_inside, read_shards
 _OPEN = 256  # sequences whose labels a process remembers
 _FEWEST_FRAMES = 20  # of a video
 _FEWEST_VISIBLE = 7  # of them with the object: more than 2 * (1 search + 2 templates)
+_LOOKED_AT = 8  # pictures of packed shards, of which one has to be right
 _HELD_OUT = 20  # one in so many videos or pictures of packed shards is for validation
 
 
@@ -136,9 +137,23 @@ class Packed(Source):
         return self._split is None or held_out == (self._split == "val")
 
     def _require_items(self, what: str, config: SourceConfig) -> None:
+        """Shards without anything to draw, or that are no pictures at all, show at once."""
         if not len(self):
             part = "" if self._split is None else f", split {self._split},"
             raise InputError(f"{config.path}{part} holds no {what} that can be used.")
+        reasons = []
+        for row in self.rows[:_LOOKED_AT]:
+            try:
+                size = decode(
+                    row.encoded(), f"the picture at byte {row.offset} of {row.file}"
+                ).shape
+            except InputError as error:
+                reasons.append(str(error))
+                continue
+            if size[:2] == row.size:
+                return
+            reasons.append(f"{row.file.name} does not fit to the .jsonl file beside it.")
+        raise InputError(f"None of the first pictures in {config.path} can be used. {reasons[0]}")
 
 
 class Stills(Packed):

@@ -185,10 +185,19 @@ def test_broken_pictures_are_left_out_said_and_counted(
 
 def test_nothing_but_broken_pictures(stills: Path, tmp_path: Path) -> None:
     shutil.copytree(stills, tmp_path / "broken")
+    # The shards are spoilt after they were opened, as by a disk that goes.
+    alone, helped = (
+        Batches(config(("stills", tmp_path / "broken"), workers=workers), seed=0, batch_size=8)
+        for workers in (0, 1)
+    )
     spoil(tmp_path / "broken")
-    for workers in (0, 1):
+    for batches in (alone, helped):
         with pytest.raises(InputError, match=r"^200 draws .* led to no sample. .*is damaged.$"):
-            take(config(("stills", tmp_path / "broken"), workers=workers))
+            next(iter(batches))
+    with pytest.raises(
+        InputError, match=r"None of the first pictures in .*broken can be used. The"
+    ):
+        take(config(("stills", tmp_path / "broken")))
 
 
 def test_what_cannot_be_configured(stills: Path) -> None:
