@@ -1,7 +1,8 @@
 """Object removal by carrying real pixels into the hole along the motion of the background.
 
 Read downwards: the motion between two frames, completed inside the hole; the way of a hole's pixels
-through time until a frame shows them; what no frame shows; the inpainter that joins them.
+through time until a frame shows them; how far that is to be trusted; what no frame shows; the
+inpainter that joins them.
 
 The way of working follows flow-guided video completion (Xu et al., "Deep Flow-Guided Video
 Inpainting", CVPR 2019; Gao et al., "Flow-edge Guided Video Completion", ECCV 2020); the code is
@@ -11,7 +12,7 @@ ours.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,18 @@ import torch
 import checkpoints
 from checkpoints import WeightsRecord
 from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_clip, register
-from inpainting.compositing import diffuse, feather, grow, match_colours
+from inpainting.compositing import diffuse, feather, grow
 from inpainting.spynet import SPyNet, load_basicvsr
-from inpainting.windows import BY_THE_OBJECT, Region, Shot, Step, Window, sample, surroundings
+from inpainting.windows import (
+    BY_THE_OBJECT,
+    Layer,
+    Region,
+    Shot,
+    Step,
+    Window,
+    sample,
+    surroundings,
+)
 from media import InputError
 from media.device import resolve_device
 
@@ -34,7 +44,9 @@ log = logging.getLogger(__name__)
 FLOW_PIXELS = 432 * 240  # the flow's resolution: a larger region is scaled down to this area
 OWN_MOTION = 1.0  # flow pixels per frame beside the camera's from which a thing moves by itself
 BESIDE_COST = 6.0  # doubt of what is seen right beside the object
-RING = 3  # pixels outside the hole that are followed as well, to compare colours there
+LIMBS = 3.0  # flow pixels per frame by which parts of a moving thing may move beside its whole
+PROOF = 8  # frames for which what comes into view is watched, to tell how it moves
+RING = 8  # pixels outside the hole that are followed as well, to compare colours there
 
 
 # ---------------------------------------------------------------------------- motion
@@ -60,10 +72,18 @@ class Motion:
         )
         there, back = self._flow(*images)
         to_full = np.array([width / size[1], height / size[0], width / size[1]], np.float32)
+        hidden = (holes[0] | _seen_at(holes[1], there), holes[1] | _seen_at(holes[0], back))
+        background = [complete(flow, h) for flow, h in zip((there, back), hidden, strict=True)]
+        front = [
+            passing(flow, h, still)
+            for flow, h, still in zip((there, back), hidden, background, strict=True)
+        ]
         return Step(
             region,
-            complete(there, holes[0] | _seen_at(holes[1], there)) * to_full,
-            complete(back, holes[1] | _seen_at(holes[0], back)) * to_full,
+            Layer(background[0] * to_full, background[1] * to_full),
+            None
+            if front[0] is None or front[1] is None
+            else Layer(front[0] * to_full, front[1] * to_full),
         )
 
     def _flow(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -130,6 +150,46 @@ def complete(flow: np.ndarray, hole: Mask) -> np.ndarray:
     return np.dstack((background, cv2.blur(departure, (5, 5))))
 
 
+def passing(flow: np.ndarray, hole: Mask, background: np.ndarray) -> np.ndarray | None:
+    """The motion, everywhere, of what moves by itself: an affine one and a film over the rest.
+
+    Args:
+        flow: float32 (h, w, 2), x y, in its own pixels.
+        hole: bool (h, w): where the flow is not known.
+        background: `complete(flow, hole)`.
+
+    Returns:
+        float32 (h, w, 3): the motion, and how far the flow departs from it (0 in the hole); None
+        where nothing moves by itself.
+    """
+    known = ~grow(hole, 3)
+    away = np.linalg.norm(flow - background[..., :2], axis=-1)
+    moves = (known & (away > OWN_MOTION)).astype(np.uint8)
+    moves = cv2.morphologyEx(moves, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(bool)
+    if moves.sum() < 100:
+        return None
+    whole = _affine_motion(flow, moves)
+    rest = flow - whole
+    limbs = moves & (np.linalg.norm(rest, axis=-1) < LIMBS)
+    motion = whole + cv2.blur(diffuse(np.where(limbs[..., None], rest, 0), limbs), (5, 5))
+    departure = np.linalg.norm(flow - motion, axis=-1) * known
+    return np.dstack((motion, cv2.blur(departure, (5, 5)))).astype(np.float32)
+
+
+def _affine_motion(flow: np.ndarray, known: Mask) -> np.ndarray:
+    """The affine motion that most of the known flow agrees on, float32 (h, w, 2); 0 = none."""
+    ys, xs = np.nonzero(known)
+    pick = slice(None, None, max(len(ys) // 2000, 1))
+    start = np.stack((xs, ys), axis=1)[pick].astype(np.float32)
+    end = start + flow[ys, xs][pick]
+    matrix, agree = cv2.estimateAffine2D(start, end, ransacReprojThreshold=1.0, maxIters=300)
+    if matrix is None or agree.mean() < 0.3:
+        return np.zeros_like(flow)
+    height, width = known.shape
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    return (grid @ (matrix[:, :2] - np.eye(2)).T + matrix[:, 2]).astype(np.float32)
+
+
 def camera_motion(flow: np.ndarray, known: Mask) -> np.ndarray | None:
     """The flow of a homography fitted to the known flow: float32 (h, w, 2).
 
@@ -155,15 +215,54 @@ def camera_motion(flow: np.ndarray, known: Mask) -> np.ndarray | None:
 
 
 @dataclass
+class Stage:
+    """Points on their way through time, arrived in one more frame."""
+
+    step: Step
+    shot: Shot
+    active: np.ndarray  # int (m,): which of the points are still under way
+    starts: np.ndarray  # float32 (m, 2), x y: where they were in the frame before
+    ends: np.ndarray  # float32 (m, 2), x y: where they are now
+    costs: np.ndarray  # float32 (m,): variance of the place so far, flow pixels squared
+    strangeness: np.ndarray  # float32 (m,): by how much what is seen there moves otherwise
+    go_on: np.ndarray  # bool (m,): who goes on from here; for the caller to narrow
+
+
+def travel(
+    window: Window, index: int, points: np.ndarray, direction: int, reach: int, *, front: bool
+) -> Iterator[Stage]:
+    """Move points (n, 2), x y of frame `index`, from frame to frame, along one of the layers."""
+    active, places = np.arange(len(points)), points
+    costs: np.ndarray = np.zeros(len(points), np.float32)
+    height, width = window.size
+    limit = np.array([width, height], np.float32) - 0.5
+    for distance in range(reach):
+        here = index + direction * distance
+        step = window.steps.get(min(here, here + direction))
+        shot = window.shots.get(here + direction)
+        layer = None if step is None else step.front if front else step.back
+        if step is None or layer is None or shot is None or not len(active):
+            return
+        ends, drift, strangeness = step.move(places, direction, layer)
+        costs = costs + 0.05 + np.minimum(drift / step.cell, 3.0) ** 2
+        inside = ((ends >= -0.5) & (ends <= limit)).all(axis=1)
+        stage = Stage(step, shot, active, places, ends, costs, strangeness, inside)
+        yield stage
+        go_on = stage.go_on
+        active, places, costs = active[go_on], ends[go_on], costs[go_on]
+
+
+@dataclass
 class Finds:
-    """What following n pixels in one direction of time found."""
+    """What following n pixels along one layer in one direction of time found."""
 
     colours: np.ndarray  # float32 (n, 3)
     doubt: np.ndarray  # float32 (n,): variance of the place found, flow pixels squared; inf = none
+    proof: np.ndarray  # float32 (n,): from -1, seen that this layer is not there, to 1, that it is
 
 
 def follow(window: Window, index: int, points: np.ndarray, direction: int, reach: int) -> Finds:
-    """Follow points outwards in time, each until a frame shows it in the open.
+    """Follow points of the background outwards in time, each until a frame shows it in the open.
 
     What is seen right beside the object (its contact shadow, its blur) is taken only where the open
     view never comes.
@@ -180,52 +279,203 @@ def follow(window: Window, index: int, points: np.ndarray, direction: int, reach
     """
     colours = np.zeros((len(points), 3), np.float32)
     doubt = np.full(len(points), np.inf, np.float32)
-    active = np.arange(len(points))
-    places, costs = points, np.zeros(len(points), np.float32)
-    for distance in range(reach):
-        here = index + direction * distance
-        step = window.steps.get(min(here, here + direction))
-        shot = window.shots.get(here + direction)
-        if step is None or shot is None or not len(active):
-            break
-        ends, drift, strangeness = step.move(places, direction)
-        way = np.linalg.norm(ends - places, axis=1)
-        costs = costs + 0.05 + np.minimum(drift / step.cell, 3.0) ** 2
-        view = shot.view(ends)
+    for stage in travel(window, index, points, direction, reach, front=False):
+        way = np.linalg.norm(stage.ends - stage.starts, axis=1)
+        view = stage.shot.view(stage.ends)
         # What moves otherwise than the background is something that passes in front of it.
-        seen = (view <= BY_THE_OBJECT) & (strangeness < 0.7 * step.cell + 0.05 * way)
-        open_ = view == 0
-        total = costs + np.where(open_, 0, BESIDE_COST)
-        better = seen & (total < doubt[active])
-        colours[active[better]] = shot.colours(ends[better])
-        doubt[active[better]] = total[better]
-        height, width = window.size
-        inside = ((ends >= -0.5) & (ends <= np.array([width, height], np.float32) - 0.5)).all(
-            axis=1
-        )
-        go_on = inside & ~(seen & open_)
-        active, places, costs = active[go_on], ends[go_on], costs[go_on]
-    return Finds(colours, doubt)
+        still = stage.strangeness < 0.7 * stage.step.cell + 0.05 * way
+        seen, open_ = (view <= BY_THE_OBJECT) & still, view == 0
+        total = stage.costs + np.where(open_, 0, BESIDE_COST)
+        better = seen & (total < doubt[stage.active])
+        colours[stage.active[better]] = stage.shot.colours(stage.ends[better])
+        doubt[stage.active[better]] = total[better]
+        stage.go_on &= ~(seen & open_)
+    return Finds(colours, doubt, np.zeros(len(points), np.float32))
 
 
-def blend(one: Finds, other: Finds, places: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Join what both directions found: float32 (n, 3), meaningless where neither found anything.
+def follow_front(
+    window: Window, index: int, points: np.ndarray, direction: int, reach: int
+) -> Finds:
+    """Follow points of what moves by itself, each until a frame shows it in the open.
 
-    Weights are inverse variances; where the two disagree the better one wins the more clearly the
-    more they do, for a mean of two different things would be a ghost of both.
+    A thing may rest for a moment beside the background or move like it. So what comes into view is
+    watched for some frames: it belongs to the layer if on the whole it moves rather with it than
+    with the background.
+
+    Args and Returns: as `follow`.
     """
-    with np.errstate(invalid="ignore"):
-        odds = np.log(other.doubt) - np.log(one.doubt)  # of `one`; +-inf where only one found
-    both = np.isfinite(one.doubt) & np.isfinite(other.doubt)
-    gap: np.ndarray = np.zeros((*shape, 2), np.float32)
-    xs, ys = places[both].T
-    gap[ys, xs, 0] = np.abs(one.colours - other.colours)[both].mean(axis=1)
-    gap[ys, xs, 1] = 1
-    gap = cv2.blur(gap, (9, 9))
-    disagreement = (gap[..., 0] / np.maximum(gap[..., 1], 1e-6))[places[:, 1], places[:, 0]]
-    odds = np.nan_to_num(odds, nan=0.0, posinf=50, neginf=-50) * (1 + disagreement / 8)
-    share = (1 / (1 + np.exp(-np.clip(odds, -50, 50))))[:, None]
-    return share * one.colours + (1 - share) * other.colours
+    colours = np.zeros((len(points), 3), np.float32)
+    doubt = np.full(len(points), np.inf, np.float32)
+    balance = np.zeros(len(points), np.float32)
+    watched = np.zeros(len(points), int)
+    for stage in travel(window, index, points, direction, reach, front=True):
+        active, cell = stage.active, stage.step.cell
+        open_ = stage.shot.view(stage.ends) == 0
+        new = open_ & np.isinf(doubt[active])
+        colours[active[new]] = stage.shot.colours(stage.ends[new])
+        odd = np.minimum(stage.strangeness / cell, 3.0)
+        doubt[active[new]] = (stage.costs + 0.3 * odd**2)[new]
+        away = stage.step.strangeness(stage.ends, direction) / cell
+        balance[active] += np.where(open_, np.clip(away - odd, -1, 1), 0)
+        watched[active] += np.isfinite(doubt[active])
+        stage.go_on &= watched[active] < PROOF
+    there = balance > 1
+    proof = np.where(there, np.exp(-doubt / 8), -np.exp(-doubt / 8))
+    return Finds(colours, np.where(there, doubt, np.inf), proof)
+
+
+# ---------------------------------------------------------------------------- trust
+
+
+FEATURES = 7
+WEIGHTS = np.array([
+    [0.01, -0.239, 0.409, -1.22, -1.874, 0.628, 1.947],
+    [-1.041, -0.39, -0.582, 1.227, -0.675, 0.961, 0.672],
+])  # fmt: skip
+"""Of the features of a find in the background and in front of it, in the order of `weigh`."""
+
+
+@dataclass
+class Evidence:
+    """Four finds for each of n pixels of a hole, and what speaks for each."""
+
+    places: np.ndarray  # int (n, 2), x y of the region
+    colours: np.ndarray  # float32 (n, 5, 3): background later, earlier, front later, earlier, film
+    features: np.ndarray  # float32 (n, 4, FEATURES); see `weigh`
+    found: np.ndarray  # bool (n, 4)
+
+
+def weigh(
+    image: Frame, hole: Mask, places: np.ndarray, back: Sequence[Finds], front: Sequence[Finds],
+    *, exact: bool,
+) -> Evidence:  # fmt: skip
+    """Compare what was found with the picture round the hole and with each other.
+
+    The features of a find: a constant; the doubt about its place; how far it differs from what the
+    other direction of time found, and whether that found anything; by how much what was found the
+    same way outside the hole misses the picture there; how deep the pixel lies in the hole; and
+    whether the pixels about were seen to belong to its layer.
+
+    Args:
+        image: uint8 (h, w, 3).
+        hole: bool (h, w).
+        places: int (n, 2), x y: the hole's pixels and a ring round it.
+        back: what was found in later and in earlier frames, of the background.
+        front: the same of what moves by itself.
+        exact: the hole ends where the picture is to be believed. It does not where a mask was grown
+            round an object, whose shadow and blur lie about it: then they are no evidence.
+
+    Returns:
+        The evidence about the places inside the hole. Colours are shifted so that they meet the
+        picture at the hole's border without a step.
+    """
+    shape = hole.shape
+    at = (places[:, 1], places[:, 0])
+    inner = hole[at]
+    truth = image[at].astype(np.float32)
+    film = diffuse(np.where(hole[..., None], 0, image).astype(np.float32), ~hole)
+    depth = cv2.distanceTransform(np.pad(hole, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)
+    depth = np.log1p(depth[1:-1, 1:-1][at])
+    shifted, misses = zip(
+        *(_meet(truth, f, inner, at, shape) for f in (*back, *front)), strict=True
+    )
+    # Outside the hole the layer is the one whose colours fit; inside, the one that was seen.
+    fits = [np.minimum(*(_miss(truth, f) for f in pair)) for pair in (back, front)]
+    with np.errstate(invalid="ignore"):  # where neither layer has anything to compare
+        outside = np.nan_to_num(np.clip((fits[0] - fits[1]) / 20, -1, 1)) * exact
+    vote = np.where(inner, front[0].proof + front[1].proof + _agreement(front), outside)
+    vote = _spread(vote, vote != 0, at, shape, 5.0)
+    features = []
+    for pair, sign in ((back, -1), (front, 1)):
+        both = np.isfinite(pair[0].doubt) & np.isfinite(pair[1].doubt)
+        gap = np.abs(pair[0].colours - pair[1].colours).mean(axis=1)
+        gap = _spread(np.minimum(gap, 60), both, at, shape, 2.0) * both / 20
+        for finds in pair:
+            doubt = np.log1p(np.minimum(finds.doubt, 200))
+            miss = misses[len(features)] / 20 * exact
+            features.append(
+                np.stack((np.ones_like(gap), doubt, gap, both, miss, depth, sign * vote), axis=1)
+            )
+    return Evidence(
+        places[inner],
+        np.stack((*shifted, film[at]), axis=1)[inner],
+        np.stack(features, axis=1)[inner].astype(np.float32),
+        np.stack([np.isfinite(f.doubt) for f in (*back, *front)], axis=1)[inner],
+    )
+
+
+def _miss(truth: np.ndarray, finds: Finds) -> np.ndarray:
+    return np.where(np.isfinite(finds.doubt), np.abs(truth - finds.colours).mean(axis=1), np.inf)
+
+
+def _agreement(pair: Sequence[Finds]) -> np.ndarray:
+    """From 1, both directions found the same, to -1, different colours; 0 = not both found any."""
+    both = np.isfinite(pair[0].doubt) & np.isfinite(pair[1].doubt)
+    gap = np.abs(pair[0].colours - pair[1].colours).mean(axis=1)
+    return np.where(both, np.clip(1 - gap / 20, -1, 1), 0)
+
+
+def _meet(
+    truth: np.ndarray, finds: Finds, inner: np.ndarray, at: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Colours without a step at the hole's border, and how far they missed the picture there.
+
+    A difference beyond 30 is no change of light but another surface, and is not spread.
+    """
+    ring = ~inner & np.isfinite(finds.doubt)
+    if not ring.any():
+        return finds.colours, np.full(len(truth), 20.0, np.float32)
+    difference = truth - finds.colours
+    size = np.abs(difference)
+    difference = np.where(size.max(axis=1, keepdims=True) < 30, difference, 0)
+    values = np.zeros((*shape, 4), np.float32)
+    known = np.zeros(shape, bool)
+    ys, xs = at[0][ring], at[1][ring]
+    values[ys, xs, :3] = difference[ring]
+    values[ys, xs, 3] = size[ring].mean(axis=1)
+    known[ys, xs] = True
+    spread = diffuse(values, known)[at]
+    return finds.colours + spread[:, :3], spread[:, 3]
+
+
+def _spread(
+    values: np.ndarray, known: np.ndarray, at: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int], sigma: float,
+) -> np.ndarray:  # fmt: skip
+    """The mean of the known values about each pixel, float32 (n,); 0 where there are none."""
+    grid: np.ndarray = np.zeros((*shape, 2), np.float32)
+    grid[at[0], at[1], 0] = np.where(known, values, 0)
+    grid[at[0], at[1], 1] = known
+    grid = cv2.GaussianBlur(grid, (0, 0), sigma)[at]
+    return grid[:, 0] / np.maximum(grid[:, 1], 1e-6)
+
+
+def mix(evidence: Evidence, *, sharp: bool, weights: np.ndarray = WEIGHTS) -> np.ndarray:
+    """One colour for each pixel for which anything was found; the others get the film's.
+
+    Args:
+        evidence: about n pixels.
+        sharp: show what is most probably there. Otherwise the result is the colour to be expected,
+            the mean of finds and film by how probable each is: closest to the truth on the average,
+            but soft where little is certain.
+        weights: float (2, FEATURES), of background and front.
+
+    Returns:
+        float32 (n, 3).
+    """
+    scores = (evidence.features * np.repeat(weights, 2, axis=0)).sum(axis=-1)
+    scores = np.where(evidence.found, scores, -np.inf)
+    film = np.zeros_like(scores[:, :1])  # the score that the others are measured against
+    if sharp:
+        # Where finds disagree the best one wins the more clearly: a mean would be a ghost of both.
+        gap = evidence.features[..., 2].max(axis=1, keepdims=True)
+        scores = scores * (4 + 8 * gap)
+        film = np.where(evidence.found.any(axis=1, keepdims=True), -np.inf, film)
+    scores = np.concatenate((scores, film), axis=1)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = odds / odds.sum(axis=1, keepdims=True)
+    return (shares[..., None] * evidence.colours).sum(axis=1)
 
 
 # ---------------------------------------------------------------------------- never seen
@@ -272,7 +522,7 @@ class Canvas:
         """
         ys, xs = np.nonzero(self.missing)
         places = np.stack((xs, ys), axis=1)
-        ends, drift, _ = step.move((places + self.corner).astype(np.float32), direction)
+        ends, drift, _ = step.move((places + self.corner).astype(np.float32), direction, step.back)
         ends = ends - np.array(other.corner, np.float32)
         near = np.rint(ends).astype(int)
         height, width = other.hole.shape
@@ -344,6 +594,18 @@ class Generator:
 # ---------------------------------------------------------------------------- the inpainter
 
 
+def search(window: Window, canvas: Canvas, reach: int, *, exact: bool) -> Evidence:
+    """Look for what a frame's hole hides, up to `reach` frames away; for `exact` see `weigh`."""
+    ys, xs = np.nonzero(grow(canvas.hole, RING))
+    places = np.stack((xs, ys), axis=1)
+    points = (places + canvas.corner).astype(np.float32)
+    back, front = (
+        [look(window, canvas.index, points, direction, reach) for direction in (1, -1)]
+        for look in (follow, follow_front)
+    )
+    return weigh(canvas.image, canvas.hole, places, back, front, exact=exact)
+
+
 class PropagationInpainter:
     """Carries real pixels into the hole and invents only what no frame shows.
 
@@ -363,6 +625,7 @@ class PropagationInpainter:
         reach: int = 40,
         block: int = 8,
         memory: int = 600_000_000,
+        sharp: bool | None = None,
     ) -> None:
         """Set up; see `build_inpainter` for device and dilate.
 
@@ -373,6 +636,8 @@ class PropagationInpainter:
             reach: how many frames to look back and ahead for the background.
             block: how many frames are painted at a time; the frame that invents is chosen in them.
             memory: bytes the whole frames held may take.
+            sharp: see `mix`; None = where masks were grown, to cover an object for the eye. A mask
+                that was not is taken to end exactly where the picture is to be believed.
         """
         if dilate is not None and dilate < 0:
             raise InputError(f"dilate is {dilate}; give a number of pixels from 0 up.")
@@ -381,6 +646,7 @@ class PropagationInpainter:
         self._motion = Motion(network, torch.device(device))
         self._generator = generator
         self._dilate, self._reach, self._block, self._memory = dilate, reach, block, memory
+        self._sharp = sharp
 
     def inpaint(
         self, frames: FrameSource, masks: MaskSource, *, start: int = 0, stop: int | None = None
@@ -425,22 +691,10 @@ class PropagationInpainter:
         if not shot.hole.any():
             return None
         canvas = Canvas(shot, surroundings(shot.hole))
-        wanted = grow(canvas.hole, RING)
-        ys, xs = np.nonzero(wanted)
-        places = np.stack((xs, ys), axis=1)
-        points = (places + canvas.corner).astype(np.float32)
-        later = follow(window, index, points, 1, reach)
-        earlier = follow(window, index, points, -1, reach)
-        colours = blend(later, earlier, places, canvas.hole.shape)
-        found = np.isfinite(np.minimum(later.doubt, earlier.doubt))
-        fill = canvas.image.astype(np.float32)
-        fill[ys[found], xs[found]] = colours[found]
-        ring = np.zeros_like(wanted)
-        ring[ys[found], xs[found]] = True
-        inner = ring & canvas.hole
-        fill = match_colours(fill, canvas.image, inner, ring & ~canvas.hole)
-        ys, xs = np.nonzero(inner)
-        canvas.paint(np.stack((xs, ys), axis=1), fill[ys, xs])
+        evidence = search(window, canvas, reach, exact=shot.grown == 0)
+        sharp = shot.grown > 0 if self._sharp is None else self._sharp
+        found = evidence.found.any(axis=1)
+        canvas.paint(evidence.places[found], mix(evidence, sharp=sharp)[found])
         return canvas
 
     def _complete(self, canvases: list[Canvas | None], window: Window) -> None:
@@ -534,7 +788,7 @@ def build_propagation(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         weights: SPyNet inside a BasicVSR file; None = the checkpoint `spynet`.
         dilate: pixels to grow the masks by; None = 2 % of the object's diagonal and 2 more.
-        options: `reach`, `block`, `memory` of `PropagationInpainter`.
+        options: `reach`, `block`, `memory`, `sharp` of `PropagationInpainter`.
 
     Raises:
         checkpoints.CheckpointError: The flow's weights are missing or damaged.

@@ -16,6 +16,7 @@ import numpy as np
 from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_mask
 from inpainting.compositing import SOFT_EDGE, dilation_for, grow
 from media import InputError
+from media.cuts import CutDetector
 
 BESIDE = 4  # pixels round the hole, and twice what the mask was grown by, that are seen with doubt
 BY_THE_OBJECT, HIDDEN = 100, 200
@@ -98,38 +99,54 @@ class Shot:
 
 
 @dataclass
-class Step:
-    """The background's motion between frame i and frame i + 1, on a region round both holes.
+class Layer:
+    """One motion between frame i and frame i + 1, known everywhere on a step's region.
 
     Each way it is float32 (h, w, 3): the motion x, y, and by how much what is seen there moves
     otherwise (0 where nothing is known), all in full-frame pixels.
     """
 
-    region: Region
     forward: np.ndarray  # i to i + 1
     backward: np.ndarray  # i + 1 to i
+
+
+@dataclass
+class Step:
+    """How things move between frame i and frame i + 1, on a region round both holes."""
+
+    region: Region
+    back: Layer  # the background
+    front: Layer | None = None  # what moves by itself, in front of it, if there is such a thing
 
     @property
     def cell(self) -> float:
         """Full-frame pixels per pixel of the flow."""
-        return (self.region[3] - self.region[1]) / self.forward.shape[1]
+        return (self.region[3] - self.region[1]) / self.back.forward.shape[1]
 
-    def move(self, points: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Follow points of the background to the neighbouring frame.
+    def move(
+        self, points: np.ndarray, direction: int, layer: Layer
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Follow points to the neighbouring frame.
 
         Args:
             points: float32 (n, 2), full-frame x y, in frame i (direction 1) or i + 1 (-1).
             direction: 1 or -1.
+            layer: with which motion: `back` or `front`.
 
         Returns:
             The points in the other frame; by how many full-frame pixels the way back misses the
             start, float32 (n,); and by how many what is seen there moves otherwise, float32 (n,).
         """
-        there, back = (self.forward, self.backward)[::direction]
+        there, back = (layer.forward, layer.backward)[::direction]
         shift = self._look_up(there, points)[:, :2]
         ends = points + shift
         found = self._look_up(back, ends)
         return ends, np.linalg.norm(shift + found[:, :2], axis=1), found[:, 2]
+
+    def strangeness(self, points: np.ndarray, direction: int) -> np.ndarray:
+        """By how much what is seen at points of the neighbouring frame moves otherwise than the
+        background, float32 (n,), full-frame pixels."""
+        return self._look_up((self.back.backward, self.back.forward)[::direction][0], points)[:, 2]
 
     def _look_up(self, flow: np.ndarray, points: np.ndarray) -> np.ndarray:
         y0, x0, y1, x1 = self.region
@@ -166,14 +183,19 @@ class Window:
         self._frames, self._masks, self._measure = frames, masks, measure
         self._dilate = dilate
         self._next = first
+        self._cuts = CutDetector()
         self.size = (0, 0)  # height, width of the frames, once one was read
 
     def read_to(self, stop: int) -> None:
-        """Read the frames up to `stop` (exclusive) and measure the motion between them."""
+        """Read the frames up to `stop` (exclusive) and measure the motion between them.
+
+        There is none where a new shot begins, so nothing is ever carried across.
+        """
         for index in range(self._next, min(stop, len(self._frames))):
             shot = self._read(index)
             before = self.shots.get(index - 1)
-            if before is not None and (before.hole.any() or shot.hole.any()):
+            cut = self._cuts.is_cut(shot.pixels)
+            if before is not None and not cut and (before.hole.any() or shot.hole.any()):
                 region = surroundings(before.hole | shot.hole)
                 self.steps[index - 1] = self._measure(before, shot, region)
             self.shots[index] = shot

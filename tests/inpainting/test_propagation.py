@@ -9,13 +9,21 @@ import torch
 
 import checkpoints
 from inpainting import build_inpainter, list_inpainters
-from inpainting.propagation import Generator, PropagationInpainter, camera_motion, complete
+from inpainting.propagation import (
+    FEATURES,
+    Evidence,
+    Generator,
+    PropagationInpainter,
+    camera_motion,
+    complete,
+    mix,
+)
 from inpainting.spynet import SPyNet
 from media import InputError
-from tests.inpainting.conftest import Clip, Still, moving_hole, psnr
+from tests.inpainting.conftest import Clip, Still, moving_hole, psnr, texture
 
 
-def build(network: SPyNet | None = None, **options: int | None) -> PropagationInpainter:
+def build(network: SPyNet | None = None, **options: int | bool | None) -> PropagationInpainter:
     """Without MI-GAN and without growing the masks, unless told; for a camera that stands still."""
     options = {"dilate": 0, "reach": 10, **options}
     return PropagationInpainter(Still() if network is None else network, **options)  # type: ignore[arg-type]
@@ -231,3 +239,58 @@ def test_is_in_the_list_and_says_which_file_is_missing(
     monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(tmp_path))
     with pytest.raises(checkpoints.CheckpointError, match="spynet"):
         build_inpainter("propagation")
+
+
+def passing_thing(count: int = 12) -> Clip:
+    """A textured block moves right over a still texture, behind a hole that stands in its way."""
+    canvas, block = texture(96, 160), texture(40, 44, seed=7)
+    truth = []
+    for i in range(count):
+        frame = canvas.copy()
+        frame[30:70, 12 + 8 * i : 56 + 8 * i] = block
+        truth.append(frame.round().astype(np.uint8))
+    hole = np.zeros((96, 160), bool)
+    hole[36:64, 70:86] = True
+    return Clip(truth, [hole] * count)
+
+
+def test_what_passes_in_front_goes_on_behind_the_hole(spynet: SPyNet) -> None:
+    clip = passing_thing()
+    for sharp, least in ((True, 17), (False, 19)):
+        result = run(build(spynet, sharp=sharp), clip)
+        # While the block fills the hole; the background found instead would be another texture.
+        inside = slice(3, 7)
+        parts = [(f[h], t[h]) for f, t, h in zip(result, clip.truth, clip.holes, strict=True)]
+        found, true = (np.concatenate(side) for side in zip(*parts[inside], strict=True))
+        background = np.concatenate([clip.truth[0][h] for h in clip.holes[inside]])
+        assert psnr(found, true) > psnr(background, true) + 4
+        assert psnr(found, true) > least
+
+
+def test_nothing_is_carried_across_a_cut(spynet: SPyNet) -> None:
+    first, second = moving_hole(6), moving_hole(6)
+    second = Clip([255 - f[::-1] for f in second.truth], second.holes)
+    clip = Clip(first.truth + second.truth, first.holes + second.holes)
+    whole = run(build(spynet, block=12), clip)
+    alone = run(build(spynet, block=6), first)
+    for frame, expected in zip(whole[:6], alone, strict=True):
+        np.testing.assert_array_equal(frame, expected)
+
+
+def test_a_sharp_mixture_takes_sides_and_an_expected_one_does_not() -> None:
+    colours = np.zeros((1, 5, 3), np.float32)
+    colours[0, :, 0] = (10, 200, 0, 0, 100)
+    features = np.zeros((1, 4, FEATURES), np.float32)
+    features[0, :2, 0] = (1.0, 0.5)
+    features[0, :2, 2] = 2  # they disagree
+    weights = np.zeros((2, FEATURES))
+    weights[:, 0] = 1
+    found = np.array([[True, True, False, False]])
+    evidence = Evidence(np.zeros((1, 2), int), colours, features, found)
+    assert mix(evidence, sharp=True, weights=weights)[0, 0] == pytest.approx(10, abs=1)
+    odds = np.exp([1.0, 0.5, 0.0])
+    mean = float(odds @ (10, 200, 100) / odds.sum())
+    assert mix(evidence, sharp=False, weights=weights)[0, 0] == pytest.approx(mean, abs=1e-3)
+    evidence.found[:] = False
+    for sharp in (True, False):
+        assert mix(evidence, sharp=sharp)[0, 0] == 100

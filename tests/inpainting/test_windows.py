@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inpainting.windows import BY_THE_OBJECT, Shot, Step, sample, surroundings
+from inpainting.windows import BY_THE_OBJECT, Layer, Shot, Step, sample, surroundings
 
 
 def test_sample_reads_between_pixels() -> None:
@@ -30,13 +30,14 @@ def test_a_shot_keeps_its_coordinates_when_cut() -> None:
 def test_a_step_moves_there_and_back() -> None:
     forward = np.full((10, 20, 3), (3, -1, 0), np.float32)
     backward = np.full((10, 20, 3), (-3, 2, 4), np.float32)
-    step = Step((100, 200, 120, 240), forward, backward)
+    layer = Layer(forward, backward)
+    step = Step((100, 200, 120, 240), layer)
     assert step.cell == 2
     points = np.array([[210.25, 110.5]], np.float32)
-    ends, miss, departure = step.move(points, 1)
+    ends, miss, departure = step.move(points, 1, layer)
     assert ends.tolist() == [[213.25, 109.5]]
     assert (miss.tolist(), departure.tolist()) == ([1], [4])
-    assert step.move(points, -1)[0].tolist() == [[207.25, 112.5]]
+    assert step.move(points, -1, layer)[0].tolist() == [[207.25, 112.5]]
 
 
 def test_surroundings_stay_in_the_frame() -> None:
