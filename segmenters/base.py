@@ -215,6 +215,15 @@ def register(
         _PRESETS[name] = presets
 
 
+def _recognise(state: Mapping[str, Tensor]) -> str | None:
+    """Whose official weights these probably are, to say so when they are another's."""
+    positions = state.get("image_encoder.pos_embed")
+    if positions is not None:
+        widths = {768: "sam_vit_b", 1024: "sam_vit_l", 1280: "sam_vit_h"}
+        return widths.get(positions.shape[-1])
+    return "mobile_sam" if "image_encoder.patch_embed.seq.0.c.weight" in state else None
+
+
 def load_weights(
     network: nn.Module, name: str, weights: WeightsSource, *, unused: Sequence[str] = ()
 ) -> WeightsRecord:
@@ -240,6 +249,12 @@ def load_weights(
         network.load_state_dict(state)
     except RuntimeError as error:
         source = "The given state dict" if isinstance(weights, Mapping) else str(path)
+        owner = _recognise(state)
+        if owner not in (None, name):
+            raise checkpoints.CheckpointError(
+                f"{source} holds weights of {owner}, not of {name}; choose the segmenter {owner}, "
+                "or give another file."
+            ) from error
         raise checkpoints.CheckpointError(
             f"{source} does not hold weights of {name}: {str(error).splitlines()[1].strip()}"
         ) from error

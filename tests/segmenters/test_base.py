@@ -13,6 +13,7 @@ import segmenters
 from checkpoints import CHECKPOINTS, CheckpointError, WeightsRecord
 from media import InputError
 from segmenters import Prompt, base
+from segmenters.mobile_sam import build_network
 
 SIZE = (100, 200)  # height, width
 
@@ -129,6 +130,30 @@ def test_other_weights_are_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match=f"does not hold weights of mobile_sam: {message}"):
         load(state)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "owner"),
+    [
+        ("image_encoder.pos_embed", (1, 64, 64, 768), "sam_vit_b"),
+        ("image_encoder.pos_embed", (1, 64, 64, 1024), "sam_vit_l"),
+        ("image_encoder.pos_embed", (1, 64, 64, 1280), "sam_vit_h"),
+    ],
+)
+def test_weights_of_another_sam_are_named(
+    load: partial[WeightsRecord], key: str, shape: tuple[int, ...], owner: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load({**GOOD, key: torch.zeros(shape)})
+    assert str(caught.value) == (
+        f"The given state dict holds weights of {owner}, not of mobile_sam; choose the segmenter "
+        f"{owner}, or give another file."
+    )
+
+
+def test_mobile_sam_in_place_of_sam_is_named() -> None:
+    with pytest.raises(CheckpointError, match="holds weights of mobile_sam, not of sam_vit_b"):
+        segmenters.build_segmenter("sam_vit_b", weights=build_network().state_dict(), device="cpu")
 
 
 def test_a_file_is_told_with_its_hash(load: partial[WeightsRecord], tmp_path: Path) -> None:
