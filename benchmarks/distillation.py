@@ -11,6 +11,8 @@ all that at a size for a CPU.
 
 `figure` takes the bundled MixFormerV2-S for a teacher and two of its four blocks for a student,
 which is trained with and without the teacher's edges and features: as many steps, three seeds each.
+`shrink` does the same with a quarter of the hidden units, and asks whether it pays to fade out what
+is removed in place of cutting it off.
 
 What has been done is not done again: the same command goes on.
 """
@@ -29,7 +31,12 @@ import torch
 import checkpoints
 from trackers.base import build_network
 from trackers.training import build_recipe, read_values, train
-from trackers.training.distill import without_blocks
+from trackers.training.distill import (
+    hidden_importance,
+    order_hidden_units,
+    with_fewer_hidden,
+    without_blocks,
+)
 from trackers.training.processes import Place
 from trackers.training.saving import read_weights, write_weights
 from trackers.training.validation import HeldOut, follow_sequences
@@ -185,19 +192,9 @@ def middle_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 MIDDLE = {"search_size": 112, "template_size": 64, "feat_sz": 48}
 
 
-def figure(
-    data: Data, out: Path, device: str, evaluate: Path | None, steps: int, seeds: int, frames: int
-) -> None:
-    """Train half of the bundled tracker, with and without the whole one as a teacher."""
-    whole_file, half_file = out / "whole.safetensors", out / "half.safetensors"
-    if not half_file.exists():
-        whole = middle_of(read_weights(checkpoints.path("mixformerv2_small_seed")))
-        write_weights(whole, whole_file)
-        half = without_blocks(whole, (0, 2))
-        write_weights(half | {key: whole[key] for key in whole if "pos_embed" in key}, half_file)
-    common: dict[str, object] = {
-        "network.options": MIDDLE | {"depth": 2},
-        "init.weights": str(half_file),
+def middle_settings(steps: int, seed: int) -> dict[str, object]:
+    """Of a run of `steps` steps, a multiple of ten, with what `middle_of` leaves."""
+    return {
         "losses.score": 0.0,
         "optimizer.lr": 3e-4,
         "optimizer.backbone_lr": 3e-4,
@@ -212,59 +209,147 @@ def figure(
         "schedule.samples_per_epoch": 160,
         "schedule.epochs": steps // 10,
         "schedule.warmup_steps": 5,
+        "engine.seed": seed,
         "engine.compile": False,
         "engine.ema": 0.95,
         "engine.piece_mb": 0,
+        "engine.half": False,
         "engine.log_every": 10,
         "engine.save_every_epochs": 1000,
         "validation.samples": 384,
         "validation.every_epochs": 1000,
     }
-    teacher = {"name": "mixformerv2_small", "weights": str(whole_file)}
+
+
+def lessons(teacher: Path, pairs: list[list[int]]) -> dict[str, object]:
+    """The paper's losses of deep-to-shallow distillation."""
+    return {
+        "teacher": {"name": "mixformerv2_small", "weights": str(teacher)},
+        "losses.edges": 5.0,
+        "losses.features": 0.2,
+        "losses.feature_pairs": pairs,
+    }
+
+
+def cut_off(state: dict[str, torch.Tensor], hidden: int | None = None) -> dict[str, torch.Tensor]:
+    """Without blocks 0 and 2, and with fewer hidden units, but with the places of `middle_of`."""
+    half = without_blocks(state, (0, 2))
+    tables = {key: state[key] for key in state if key.endswith(("pos_embed_s", "pos_embed_t"))}
+    return (half if hidden is None else with_fewer_hidden(half, hidden)) | tables
+
+
+def whole_middle(out: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The teacher, as a file and as tensors; its hidden units are in order of importance."""
+    state = middle_of(read_weights(checkpoints.path("mixformerv2_small_seed")))
+    network: Any = build_network("mixformerv2_small", **MIDDLE)
+    network.load_state_dict(state)
+    importance = {i: hidden_importance(b.mlp) for i, b in enumerate(network.backbone.blocks)}
+    state = dict(order_hidden_units(state, importance))
+    file = out / "whole.safetensors"
+    if not file.exists():
+        write_weights(state, file)
+    return file, state
+
+
+def figure(
+    data: Data, out: Path, device: str, evaluate: Path | None, steps: int, seeds: int, frames: int
+) -> None:
+    """Train half of the bundled tracker, with and without the whole one as a teacher."""
+    whole_file, whole = whole_middle(out)
+    half_file = out / "half.safetensors"
+    if not half_file.exists():
+        write_weights(cut_off(whole), half_file)
+    half = {"network.options": MIDDLE | {"depth": 2}, "init.weights": str(half_file)}
     arms: dict[str, dict[str, object]] = {
         "alone": {},
-        "taught": {
-            "teacher": teacher,
-            "losses.edges": 5.0,
-            "losses.features": 0.2,
-            "losses.feature_pairs": [[0, 1], [1, 3]],
-        },
+        "taught": lessons(whole_file, [[0, 1], [1, 3]]),
     }
-    found: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
+    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     for seed in range(42, 42 + seeds):
         for arm, changes in arms.items():
-            place = out / f"{arm}_{seed}"
-            settings = common | changes | {"engine.seed": seed}
-            figures = run("continue_small", settings, data, place, device)["figures"]
-            measured = {key: figures[key] for key in ("held_out_iou", "held_out_iou50")}
-            if evaluate is not None:
-                rows = track(place, settings, data, device, evaluate, frames)
-                measured |= {f"sequences {k}": v for k, v in rows["mean"].items()}
-            for key, value in measured.items():
-                found[arm].setdefault(key, []).append(value)
+            settings = middle_settings(steps, seed) | half | changes
+            found[arm].append(
+                measured(out / f"{arm}_{seed}", settings, data, device, evaluate, frames)
+            )
     for name, file, depth in (
         ("teacher", whole_file, 4),
         ("student before training", half_file, 2),
     ):
-        recipe = build_recipe(
-            read_values("continue_small"),
-            data,
-            overrides(common | {"network.options": MIDDLE | {"depth": depth}}),
-        )
+        settings = middle_settings(steps, 42) | {"network.options": MIDDLE | {"depth": depth}}
+        recipe = build_recipe(read_values("continue_small"), data, overrides(settings))
         network = build_network(recipe.network.name, **recipe.network.options)
         network.load_state_dict(read_weights(file))
         network.to(device)
-        print(name, HeldOut(recipe, Place(0, 1, torch.device(device)))(network))
+        row = HeldOut(recipe, Place(0, 1, torch.device(device)))(network)
         if evaluate is not None:
-            print(name, follow_sequences(network, recipe, evaluate, frames=frames)["mean"])
-    print("| | without the teacher | with KL and features | gain | larger than both deviations |")
+            row |= follow_sequences(network, recipe, evaluate, frames=frames)["mean"]
+        print(name, {key: round(value, 3) for key, value in row.items()})
+    compare(found["alone"], found["taught"], "without the teacher", "with KL and features")
+
+
+def shrink(
+    data: Data, out: Path, device: str, evaluate: Path | None, steps: int, seeds: int, frames: int
+) -> None:
+    """Half the blocks and a quarter of the hidden units: faded out, or cut off at once."""
+    whole_file, whole = whole_middle(out)
+    hidden = 192
+    slim: dict[str, object] = {"network.options": MIDDLE | {"depth": 2, "mlp_ratio": 0.25}}
+    slim |= lessons(whole_file, [[0, 1], [1, 3]])
+    found: dict[str, list[dict[str, float]]] = {"cut": [], "faded": []}
+    for seed in range(42, 42 + seeds):
+        cut_file = out / "cut.safetensors"
+        if not cut_file.exists():
+            write_weights(cut_off(whole, hidden), cut_file)
+        settings = middle_settings(steps, seed) | slim | {"init.weights": str(cut_file)}
+        place = out / f"cut_{seed}"
+        found["cut"].append(measured(place, settings, data, device, evaluate, frames))
+
+        fading = steps // 20 * 10  # half of the steps
+        settings = middle_settings(fading, seed) | lessons(whole_file, [[1, 1], [3, 3]])
+        settings |= {
+            "network.options": MIDDLE | {"removed_blocks": [0, 2], "kept_hidden": hidden},
+            "init.weights": str(whole_file),
+            "schedule.removal_epochs": fading // 10,
+        }
+        place = out / f"fading_{seed}"
+        run("continue_small", settings, data, place, device)
+        faded_file = out / f"faded_{seed}.safetensors"
+        if not faded_file.exists():
+            write_weights(cut_off(read_weights(place / "weights.safetensors"), hidden), faded_file)
+        settings = middle_settings(steps - fading, seed) | slim
+        settings |= {"init.weights": str(faded_file), "engine.seed": seed + 1000}
+        place = out / f"faded_{seed}"
+        found["faded"].append(measured(place, settings, data, device, evaluate, frames))
+    compare(found["cut"], found["faded"], "cut off at once", "faded out")
+
+
+def measured(
+    place: Path,
+    settings: dict[str, object],
+    data: Data,
+    device: str,
+    sequences: Path | None,
+    frames: int,
+) -> dict[str, float]:
+    """Figures of a run on held-out pairs and on sequences."""
+    figures = run("continue_small", settings, data, place, device)["figures"]
+    row = {key: figures[key] for key in ("held_out_iou", "held_out_iou50")}
+    if sequences is not None:
+        rows = track(place, settings, data, device, sequences, frames)
+        row |= {f"sequences {key}": value for key, value in rows["mean"].items()}
+    return row
+
+
+def compare(before: list[dict[str, float]], after: list[dict[str, float]], *titles: str) -> None:
+    """Mean and deviation over seeds; a gain below the larger deviation is none."""
+    print(f"| | {' | '.join(titles)} | gain | above both deviations |")
     print("|---|---|---|---|---|")
-    for key, alone in found["alone"].items():
-        taught = found["taught"][key]
-        spread = max(stdev(alone), stdev(taught))
-        gain = mean(taught) - mean(alone)
-        cells = [f"{mean(values):.3f} ± {stdev(values):.3f}" for values in (alone, taught)]
-        print(f"| {key} | {' | '.join(cells)} | {gain:+.3f} | {'yes' if gain > spread else 'no'} |")
+    for key in before[0]:
+        pair = [[row[key] for row in rows] for rows in (before, after)]
+        gain = mean(pair[1]) - mean(pair[0])
+        cells = [f"{mean(values):.3f} ± {stdev(values):.3f}" for values in pair]
+        real = "yes" if abs(gain) > max(map(stdev, pair)) else "no: none"
+        print(f"| {key} | {' | '.join(cells)} | {gain:+.3f} | {real} |")
 
 
 def track(
@@ -288,13 +373,13 @@ def track(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["chain", "figure"])
+    parser.add_argument("what", choices=["chain", "figure", "shrink"])
     parser.add_argument("--data", action="append", required=True, metavar="KIND=PATH")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scale", choices=["tiny", "reduced"], default="tiny")
-    parser.add_argument("--evaluate", type=Path, help="folder of sequences, for `figure`")
+    parser.add_argument("--evaluate", type=Path, help="folder of sequences; not for `chain`")
     parser.add_argument("--frames", type=int, default=200, help="of each sequence at most")
-    parser.add_argument("--steps", type=int, default=100, help="of each run of `figure`")
+    parser.add_argument("--steps", type=int, default=100, help="of each run; not for `chain`")
     parser.add_argument("--seeds", type=int, default=3, help="at least 2")
     parser.add_argument("--threads", type=int, help="of the CPU; default: as PyTorch chooses")
     parser.add_argument("--device", default="auto")
@@ -307,7 +392,8 @@ def main() -> None:
     if args.what == "chain":
         chain(data, args.out, args.device, args.scale == "tiny")
     else:
-        figure(data, args.out, args.device, args.evaluate, args.steps, args.seeds, args.frames)
+        experiment = figure if args.what == "figure" else shrink
+        experiment(data, args.out, args.device, args.evaluate, args.steps, args.seeds, args.frames)
 
 
 if __name__ == "__main__":

@@ -459,6 +459,7 @@ def train(
         print_config: Print the recipe with all that it leaves unsaid, as JSON, and do nothing.
     """
     import json
+    import os
 
     from trackers.training import load_recipe, read_values
     from trackers.training import train as run
@@ -483,6 +484,8 @@ def train(
         sequences = (kind, Path(path)) if equals else ("folder", Path(evaluate))
     logging.getLogger("trackers.training").setLevel(logging.INFO)
     summary = run(loaded, out, device=device, minutes=minutes, evaluate=sequences)
+    if int(os.environ.get("RANK", "0")):
+        return 0  # of several processes, the first one speaks
     for name, figures in summary.get("sequences", {}).items():
         print(f"{name:24s}", "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
     print(f"{out / 'weights.safetensors'} after {summary['steps']} steps.")

@@ -114,14 +114,21 @@ class Objective(nn.Module):
         """(b,) of each loss that counts."""
         config, shown = self.config, batch.labels
         predicted, truth = corners(found), losses.target_corners(batch.boxes_xywh)
-        # A crop without target has a box of nowhere; it must not even give nan.
-        truth = torch.where(shown[:, None] > 0, truth, predicted.detach())
+        # Where no target is shown both boxes are made the same harmless one: no loss, no gradient,
+        # and no nan from the box of nowhere that the sample carries.
+        harmless = truth.new_tensor([0.25, 0.25, 0.75, 0.75])
+        predicted, truth = (
+            boxes.where(shown[:, None] > 0, harmless) for boxes in (predicted, truth)
+        )
         parts = {}
-        if config.l1:
-            parts["l1"] = losses.l1_losses(predicted, truth) * shown
-        for name, function in (("ciou", losses.ciou_losses), ("giou", losses.giou_losses)):
+        box_losses = {
+            "l1": losses.l1_losses,
+            "ciou": losses.ciou_losses,
+            "giou": losses.giou_losses,
+        }
+        for name, function in box_losses.items():
             if vars(config)[name]:
-                parts[name] = function(predicted, truth).where(shown > 0, 0.0)
+                parts[name] = function(predicted, truth)
         if config.edges:
             assert lesson is not None
             parts["edges"] = losses.edge_kls(found.edge_logits, lesson.edges) * shown
