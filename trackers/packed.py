@@ -7,6 +7,7 @@ Same weights, same arithmetic; sums are taken in another order.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,11 +19,13 @@ from torch.overrides import TorchFunctionMode
 def packing_available() -> bool:
     """Whether this PyTorch has the operators; they are those its compiler uses, without a promise.
 
-    Without them everything works as well, but slower.
+    Without them everything works as well, but slower. They have been tried on x86 only.
     """
     operators = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in operators
+    return (
+        platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.mkldnn.is_available()
+        and all(hasattr(torch.ops.mkldnn, name) for name in operators)
     )
 
 
