@@ -28,10 +28,17 @@ from demo.files import Files
 from demo.guards import NoFetching, files_only
 from demo.project import EXPORTS
 from demo.sessions import Options, Session, Workspace
-from demo.wording import describe_job, describe_limits, describe_models, describe_video
+from demo.wording import (
+    describe_estimate,
+    describe_job,
+    describe_limits,
+    describe_models,
+    describe_video,
+)
 from inpainting import list_inpainters
 from media import InputError
 from media.video import Budget
+from segmenters import list_segmenters
 from trackers import list_trackers
 
 SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
@@ -139,6 +146,10 @@ class Page:
             ["auto", *list_trackers()], value=settings.tracker, label="Tracker",
             info="auto: the best one whose weights are here", elem_id="tracker",
         )  # fmt: skip
+        self.segmenter = gr.Dropdown(
+            ["auto", *list_segmenters()], value=settings.segmenter, label="Cutting out",
+            info="mobile_sam is quick; sam_vit_h is exact", elem_id="segmenter",
+        )  # fmt: skip
         self.inpainter = gr.Dropdown(
             ["auto", *list_inpainters()], value=settings.inpainter, label="Painting away",
             info="propagation is quick; e2fgvi invents more", elem_id="inpainter",
@@ -177,12 +188,14 @@ class Page:
         self.blocks.load(self.on_models, None, self.models, **quiet)
 
         event = self.editor.act(
-            self.on_act, self.session_id, self.editor, trigger_mode="multiple", **look
-        )
+            self.on_act, self.session_id, [self.editor, *run_state, *results],
+            trigger_mode="multiple", **look,
+        )  # fmt: skip
         event.then(self.on_prepare, self.session_id, self.editor, **prepared)
 
         asked = [
-            self.session_id, self.trim, self.exports, self.tracker, self.inpainter, self.dilate,
+            self.session_id, self.trim, self.exports, self.tracker, self.segmenter,
+            self.inpainter, self.dilate,
         ]  # fmt: skip
         self.run.click(self.on_run, asked, [*run_state, *results, self.editor], **quiet)
         self.pause.click(self.on_pause, self.session_id, run_state, **direct)
@@ -213,7 +226,8 @@ class Page:
                 "Go on" if active and paused else "Pause", interactive=active and not stopping
             ),
             self.cancel: gr.Button(interactive=active and not stopping),
-            self.status: describe_job(job, ahead, session.id),
+            self.status: describe_job(job, ahead, session.id)
+            or describe_estimate(self.workspace.estimate(session)),
         }
         return updates if active else updates | self._results(session)
 
@@ -299,17 +313,19 @@ class Page:
             perform(session, dict(event._data))
         except (InputError, checkpoints.CheckpointError) as error:
             gr.Warning(html.escape(str(error)))
-        return {self.editor: session.view()}  # in any case, or the mark of the click would stay
+        # In any case, or the mark of the click would stay.
+        return {self.editor: session.view(), **self._run_state(session)}
 
     @told
     def on_run(
-        self, session_id: str, trim: bool, exports: list[str], tracker: str, inpainter: str,
-        dilate: int,
+        self, session_id: str, trim: bool, exports: list[str], tracker: str, segmenter: str,
+        inpainter: str, dilate: int,
     ) -> Updates:  # fmt: skip
         session = self._session(session_id)
         settings = replace(
             self.workspace.options.settings,
-            trim=trim, tracker=tracker, inpainter=inpainter, dilate=dilate or None,
+            trim=trim, tracker=tracker, segmenter=segmenter, inpainter=inpainter,
+            dilate=dilate or None,
         )  # fmt: skip
         session.start(self.workspace.jobs, settings, exports)
         return {

@@ -189,6 +189,13 @@ def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
         yield index, np.dstack([frame * near[..., None], alpha])
 
 
+def _write_matte(path: Path, material: Material) -> None:
+    """White where the objects are, for programs that take the alpha channel as a second video."""
+    together = MaskUnion(material.masks.values())
+    mattes = ((i, np.repeat(together[i][..., None] * np.uint8(255), 3, 2)) for i in material.span)
+    _write_video(path, material, mattes)
+
+
 def _write_cutout(path: Path, material: Material) -> None:
     _write_video(path, material, _cut_outs(material))
 
@@ -214,6 +221,7 @@ WRITERS: dict[str, Callable[[Path, Material], None]] = {
     "otb": lambda path, material: _write_per_object(path, material, "nan,nan,nan,nan"),
     "vot": lambda path, material: _write_per_object(path, material, "0"),
     "coco": _write_coco,
+    "matte": _write_matte,
     "webm": _write_cutout,
     "mov": _write_cutout,
     "green": _write_green,

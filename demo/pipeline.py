@@ -26,7 +26,7 @@ from inpainting import Inpainter, MaskSource, build_inpainter, list_inpainters
 from media import InputError
 from media.draw import draw_box, draw_mask
 from media.video import VideoReader, VideoWriter
-from segmenters import Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
+from segmenters import Candidate, Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 from segmenters.region import Window, answer, choose_window
 from segmenters.steady import Steadier, SteadyMask, with_margin
@@ -160,22 +160,25 @@ def to_prompt(key: KeyFrame) -> Prompt:
     )
 
 
-def find_mask(
-    segmenter: Segmenter, embedding: Embedding, key: KeyFrame, frame: Frame | None = None
-) -> Mask:
-    """The mask of what the user pointed at; also what the page shows after a click.
-
-    With the frame itself, a small object is looked at a second time, closely.
-    """
+def find_candidates(
+    segmenter: Segmenter, embedding: Embedding, key: KeyFrame
+) -> tuple[list[Candidate], Candidate]:
+    """The masks that the user may mean, and the one that is taken; what a click shows."""
     prompt = to_prompt(key)
-    chosen = choose_candidate(segmenter.predict(embedding, [prompt])[0], box=prompt.box)
-    if frame is not None:
-        size = frame.shape[:2]
-        box = mask_box(chosen.mask) if prompt.box is None else prompt.box
-        window = choose_window(box, size, points=prompt.points)
-        if window != (0, 0, size[1], size[0]):
-            (closer,) = answer(segmenter, frame, [(prompt, window)])
-            chosen = choose_candidate(closer, box=prompt.box, previous=chosen.mask)
+    candidates = segmenter.predict(embedding, [prompt])[0]
+    return candidates, choose_candidate(candidates, prompt=prompt, box=prompt.box)
+
+
+def find_mask(segmenter: Segmenter, embedding: Embedding, key: KeyFrame, frame: Frame) -> Mask:
+    """The mask of what the user pointed at; a small object is looked at a second time, closely."""
+    prompt = to_prompt(key)
+    _, chosen = find_candidates(segmenter, embedding, key)
+    size = frame.shape[:2]
+    box = mask_box(chosen.mask) if prompt.box is None else prompt.box
+    window = choose_window(box, size, points=prompt.points)
+    if window != (0, 0, size[1], size[0]):
+        (closer,) = answer(segmenter, frame, [(prompt, window)])
+        chosen = choose_candidate(closer, prompt=prompt, box=prompt.box, previous=chosen.mask)
     return clean_mask(chosen.mask)
 
 
@@ -280,7 +283,7 @@ def cut_out(
             # A click may mean a part that is smaller than the box; a box means the whole of it.
             expected = None if prompt.points is not None else prompt.box
             masks[segment] = steadiers[segment].settle(
-                frame, candidates, box=expected, window=window
+                frame, candidates, prompt=prompt, box=expected, window=window
             )
         yield index, frame, masks
 

@@ -49,6 +49,7 @@ EXPORTS = {
     "otb": Export("tracks_otb", False, "boxes as OTB and LaSOT have them (lost: nan)"),
     "vot": Export("tracks_vot", False, "boxes as VOT has them (lost: 0)"),
     "coco": Export("masks_coco.json", True, "masks as COCO run lengths"),
+    "matte": Export("matte.mp4", True, "masks as a black-and-white video"),
     "webm": Export("cutout.webm", True, "cut-out with alpha (VP9), for web pages"),
     "mov": Export("cutout.mov", True, "cut-out with alpha (ProRes 4444), for editing"),
     "green": Export("cutout_green.mp4", True, "cut-out before a green screen"),

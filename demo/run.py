@@ -44,6 +44,7 @@ from demo.project import (
     ObjectPrompt,
     Project,
     Settings,
+    Task,
     TrackPoint,
     Tracks,
     describe,
@@ -64,14 +65,20 @@ Report = Callable[[str, int, int], None]
 Show = Callable[[int, Callable[[], Frame]], None]
 
 
+STAGES = ("follow", "draw boxes", "cut out", "draw masks", "paint away")
+"""In order; a task takes the first so many of them, and then come the exports."""
+STAGES_OF: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
+
+
 @dataclass
 class Result:
-    """What a run made."""
+    """What a run made; `seconds` are those of the stages that were not done before."""
 
     folder: Path
     outputs: list[Path]
     notes: list[str]
     seconds: dict[str, float]
+    frames: int = 0
 
 
 def run(
@@ -186,6 +193,7 @@ class _Run:
         self.painted = [o for o in objects if o.task(settings.do) == "remove"]
         self.outputs: list[Path] = []
         self.stages: list[str] = []
+        self.fresh: list[str] = []  # those that were not done before
         self.notes: list[str] = []  # of the stage that is running, like the next
         self.weights: dict[str, str] = {}
 
@@ -227,6 +235,7 @@ class _Run:
             self.project.finish(
                 name, print_, seconds=seconds, weights=self.weights, notes=self.notes
             )
+            self.fresh.append(name)
         self.stages.append(name)
         self.outputs += [self.project.folder / output for output in outputs]
 
@@ -430,7 +439,8 @@ class _Run:
                 "outputs": [str(p.relative_to(self.project.folder)) for p in self.outputs],
             },
         )  # fmt: skip
-        return Result(self.project.folder, self.outputs, list(notes), seconds)
+        new = {stage: seconds[stage] for stage in self.fresh}
+        return Result(self.project.folder, self.outputs, list(notes), new, len(self.span))
 
 
 def _doubt(title: str, frames: Sequence[int]) -> str:

@@ -39,15 +39,15 @@ from checkpoints import CheckpointError
 from demo.editing import Document, History, Mark, Thing
 from demo.imports import read_tracks_json
 from demo.jobs import Job, Jobs
-from demo.pipeline import Models, to_prompt
-from demo.project import Box, Settings, Tracks, link, write_json
-from demo.run import Result
+from demo.pipeline import Models, find_candidates
+from demo.project import Box, Settings, Task, Tracks, link, write_json
+from demo.run import STAGES, STAGES_OF, Result
 from media import InputError
 from media.draw import parse_color
 from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Embedding
-from segmenters.cleanup import choose_candidate, clean_mask, mask_box
+from segmenters.cleanup import clean_mask, mask_box
 
 MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
 MAX_REMEMBERED = 32  # masks of marks that are kept at hand
@@ -87,6 +87,42 @@ def mask_url(mask: np.ndarray, color: str) -> str:
     layer = Image.fromarray(2 * small - core)  # 0 outside, 1 inside, 2 on the edge
     layer.putpalette([0, 0, 0, *parse_color(color), *parse_color(color)])
     return data_url(layer, "PNG", transparency=bytes((0, 105, 255)), compress_level=1)
+
+
+# ------------------------------------------------------------------------------------------ rates
+
+
+class Rates:
+    """Seconds that each stage has taken for a frame on this computer, to tell what a run will take.
+
+    Args:
+        path: where they are kept from one server to the next.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._seconds: dict[str, float] = {}
+        if path is not None:
+            with suppress(OSError, ValueError, TypeError):
+                self._seconds = dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def learn(self, result: Result) -> None:
+        """Take note of a run, as far as it did its stages anew."""
+        frames = result.frames
+        for stage, seconds in result.seconds.items():
+            if frames >= 10:  # less is mostly the time that models take to load
+                before = self._seconds.get(stage, seconds / frames)
+                self._seconds[stage] = 0.5 * before + 0.5 * seconds / frames
+        if self._path is not None:
+            with suppress(OSError):
+                write_json(self._path, self._seconds)
+
+    def seconds(self, task: Task, frames: int) -> float | None:
+        """Of a whole run; None before there has been one that did as much."""
+        stages = STAGES[: STAGES_OF[task]]
+        if not all(stage in self._seconds for stage in stages):
+            return None
+        return frames * sum(self._seconds[stage] for stage in stages)
 
 
 # ---------------------------------------------------------------------------------------- session
@@ -141,6 +177,7 @@ class Session:
         self.frame_index = 0
         self._asked: tuple[Document, Settings] | None = None  # of the job
         self._frozen = False
+        self.rates = Rates()  # a workspace puts its own here
         self._models, self._budget = models, budget
         self._reader: VideoReader | None = None
         self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -377,9 +414,8 @@ class Session:
             painted = load_mask(self._marks_folder / mark.mask, size=self.info.size)
             return Found((painted,), 0, _as_box(mask_box(painted)))
         thing = Thing(1, "object", "#ffffff").marked(frame, mark)
-        prompt = to_prompt(thing.prompt(self._marks_folder))
-        candidates = self._models.segmenter().predict(self._embed(frame), [prompt])[0]
-        best = choose_candidate(candidates, box=prompt.box)
+        prompt = thing.prompt(self._marks_folder)
+        candidates, best = find_candidates(self._models.segmenter(), self._embed(frame), prompt)
         masks = [(clean_mask(c.mask), c is best) for c in candidates]
         masks.sort(key=lambda pair: int(pair[0].sum()))
         chosen = next(i for i, (_, is_best) in enumerate(masks) if is_best)
@@ -533,9 +569,14 @@ class Session:
         self._asked = document, settings
         self.job = jobs.submit(
             self.source, self.folder / "results", document.prompts(self._marks_folder), settings,
-            shelves=self.folder.parent, ended=self.save, job_id=job_id, budget=self._budget,
+            shelves=self.folder.parent, ended=self._ended, job_id=job_id, budget=self._budget,
         )  # fmt: skip
         self.save()
+
+    def _ended(self) -> None:
+        self.save()
+        if self.job is not None and self.job.result is not None:
+            self.rates.learn(self.job.result)
 
     def save(self) -> None:
         """Write down what a server that is started later has to know."""
@@ -564,7 +605,9 @@ class Session:
         self._frozen = True
 
     @classmethod
-    def restore(cls, folder: Path, models: Models, jobs: Jobs, budget: Budget) -> Session:
+    def restore(
+        cls, folder: Path, models: Models, jobs: Jobs, budget: Budget, rates: Rates
+    ) -> Session:
         """Open a session that an earlier server has left; a run that was under way goes on.
 
         Raises:
@@ -574,6 +617,7 @@ class Session:
         history = History(Document.from_json(record["document"]))
         source = folder / Path(record["source"]).name
         session = cls(folder, source, record["name"], models, budget, history)
+        session.rates = rates
         session.seek(record["frame"])
         if record["job"] is None:
             return session
@@ -590,7 +634,7 @@ class Session:
             settings.device, settings.do, settings.exports,
             id=record["job"]["id"], state=record["job"]["state"],
             error=record["job"]["error"], files=[file for file in files if file.exists()],
-            result=Result(folder / "results", [], record["job"]["notes"], {}),
+            result=Result(folder / "results", [], record["job"]["notes"], {}, 0),
         )  # fmt: skip
         return session
 
@@ -703,6 +747,7 @@ class Workspace:
         self._sessions: dict[str, Session] = {}
         self._root = private_folder(options.root)
         self._finding = threading.Lock()
+        self._rates = Rates(self._root / "rates.json")
         # Of several servers that share the folder, the first takes up what was interrupted.
         self._lock = FileLock(self._root / ".lock")
         with suppress(Timeout):
@@ -743,6 +788,7 @@ class Workspace:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._sessions[session.id] = session
+        session.rates = self._rates
         session.save()
         return session
 
@@ -755,7 +801,11 @@ class Workspace:
             if session is None and (self._root / session_id / RECORD).is_file():
                 try:
                     session = self._sessions[session_id] = Session.restore(
-                        self._root / session_id, self.models, self.jobs, self.options.budget
+                        self._root / session_id,
+                        self.models,
+                        self.jobs,
+                        self.options.budget,
+                        self._rates,
                     )
                 except (InputError, OSError, KeyError, TypeError, ValueError):
                     logger.exception("A project cannot be opened.")
@@ -766,6 +816,15 @@ class Workspace:
     def leave(self, session: Session) -> None:
         """Its page shows another video now; it stays, and its run goes on, until swept away."""
         session.rest()
+
+    def estimate(self, session: Session) -> tuple[int, float] | None:
+        """Frames of the run that is asked for now, and seconds it will take, going by past ones."""
+        document = session.document
+        if not any(thing.marks for thing in document.things):
+            return None
+        frames = (document.stop or session.frame_count) - document.start
+        seconds = self._rates.seconds(document.task(), frames)
+        return None if seconds is None else (frames, seconds)
 
     def sweep(self) -> None:
         """Remove what nobody has used for `keep_hours`, of this server or an earlier one."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 
 from demo.jobs import Job
-from demo.project import EXPORTS, Task
+from demo.project import EXPORTS
+from demo.run import STAGES, STAGES_OF
 from demo.sessions import Options, Session
 
-STEPS: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
-# The pipeline's stages as the user reads them, in order; a task takes the first so many of them.
-STAGES = {
+# The pipeline's stages as the user reads them.
+TITLES = {
     "follow": "Following the object",
     "draw boxes": "Drawing the boxes",
     "cut out": "Cutting it out",
@@ -47,6 +47,14 @@ def describe_time(seconds: float) -> str:
     return f"about {round(seconds / 60)} min left"
 
 
+def describe_estimate(estimate: tuple[int, float] | None) -> str:
+    """What `Workspace.estimate` found, as HTML."""
+    if estimate is None:
+        return ""
+    frames, seconds = estimate
+    return f"<p>{frames} frames: {describe_time(seconds).removesuffix(' left')} here.</p>"
+
+
 def describe_job(job: Job | None, ahead: int, session: str) -> str:
     """The state of a run, as HTML; `session` is the id that its pictures are asked for by."""
     if job is None:
@@ -60,8 +68,8 @@ def describe_job(job: Job | None, ahead: int, session: str) -> str:
         p = job.progress
         if not p.stage:
             return "<p role='status'>Loading the models.</p>"
-        stages = [*list(STAGES)[: STEPS[job.task]], *(f"export {name}" for name in job.exports)]
-        title = STAGES.get(p.stage) or f"Writing the {EXPORTS[p.stage.split()[1]].summary}"
+        stages = [*STAGES[: STAGES_OF[job.task]], *(f"export {name}" for name in job.exports)]
+        title = TITLES.get(p.stage) or f"Writing the {EXPORTS[p.stage.split()[1]].summary}"
         numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
         if job.pause.is_set():
             numbers.append("paused")

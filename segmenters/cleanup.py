@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segmenters.base import Candidate
+from segmenters.base import Candidate, Prompt
 
 TIE = 0.03
 
@@ -81,6 +81,7 @@ def box_iou(a: np.ndarray | None, b: np.ndarray) -> float:
 def choose_candidate(
     candidates: Sequence[Candidate],
     *,
+    prompt: Prompt | None = None,
     box: np.ndarray | None = None,
     previous: np.ndarray | None = None,
 ) -> Candidate:
@@ -95,9 +96,13 @@ def choose_candidate(
 
     Args:
         candidates: The answer to one prompt.
+        prompt: That prompt: only masks with the fewest of its points on the wrong side count.
         box: Float (4,), x0 y0 x1 y1 in pixels: where the tracker saw the object.
         previous: Bool (h, w) mask of the object in the frame before.
     """
+    if prompt is not None and prompt.points is not None:
+        wrong = [_contradictions(candidate.mask, prompt) for candidate in candidates]
+        candidates = [c for c, n in zip(candidates, wrong, strict=True) if n == min(wrong)]
     merits = np.array([candidate.score for candidate in candidates])
     if box is not None:
         merits += [box_iou(mask_box(candidate.mask), box) for candidate in candidates]
@@ -105,3 +110,13 @@ def choose_candidate(
         merits += [_mask_iou(candidate.mask, previous) for candidate in candidates]
     near = [c for c, merit in zip(candidates, merits, strict=True) if merit >= merits.max() - TIE]
     return max(near, key=lambda candidate: candidate.mask.sum())
+
+
+def _contradictions(mask: np.ndarray, prompt: Prompt) -> int:
+    """How many of a prompt's points lie on the wrong side of a mask's edge."""
+    assert prompt.points is not None
+    height, width = mask.shape
+    x, y = np.floor(prompt.points).astype(int).T
+    inside = mask[y.clip(0, height - 1), x.clip(0, width - 1)]
+    labels = np.ones(len(x)) if prompt.labels is None else prompt.labels
+    return int((inside != (labels > 0)).sum())

@@ -4,9 +4,10 @@
 const NAMES = {
   "tracked.mp4": "Followed", "segmented.mp4": "Cut out", "removed.mp4": "Painted away",
   "cutout.webm": "Cut-out, see-through (WebM)", "cutout.mov": "Cut-out, see-through (ProRes)", "cutout_green.mp4": "Green screen",
+  "matte.mp4": "Masks only",
   "masks_and_tracks.zip": "Masks and tracks (zip)",
 };
-const SHOWN = ["removed.mp4", "segmented.mp4", "tracked.mp4", "cutout.webm", "cutout_green.mp4"];
+const SHOWN = ["removed.mp4", "segmented.mp4", "tracked.mp4", "cutout.webm", "cutout_green.mp4", "matte.mp4"];
 
 const find = (selector) => element.querySelector(selector);
 const all = (selector) => [...element.querySelectorAll(selector)];

@@ -27,7 +27,7 @@ LOST = 7
 
 @pytest.fixture
 def result(clip: Path, tmp_path: Path) -> Result:
-    every = ("mot", "otb", "vot", "coco", "webm", "mov", "green")
+    every = ("mot", "otb", "vot", "coco", "matte", "webm", "mov", "green")
     return run(clip, tmp_path / "out", [PROMPT], Settings(do="segment", exports=every))
 
 
@@ -111,6 +111,12 @@ def test_green_screen(result: Result) -> None:
         assert len(video) == COUNT and video.info.has_audio
         assert np.abs(video[5][2, 2].astype(int) - GREEN).max() < 6
         assert red(video[5])[40, 40]
+
+
+def test_matte_is_white_on_the_object(result: Result) -> None:
+    with open_video(result.folder / "matte.mp4") as video:
+        x0, y0, x1, y1 = square_box(5)
+        assert video[5][y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 240 and video[5][:20].max() < 15
 
 
 def test_cut_out_is_as_long_as_the_range(clip: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from demo import run as runs
 from demo.jobs import Job, Jobs
 from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
-from demo.wording import STAGES, STEPS
+from demo.wording import TITLES
 from media import InputError
 from segmenters import Candidate, Prompt
 from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, run_here, square_box
@@ -279,6 +279,14 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     curve = session.curves()["things"][0]
     assert len(curve["scores"]) == COUNT and curve["scores"][2] == 1.0 and not any(curve["lost"])
     assert not session.view()["stale"]
+    limit = time.monotonic() + 10
+    while (estimate := workspace.estimate(session)) is None:  # it is learnt just after the end
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    assert estimate[0] == COUNT and 0 < estimate[1] < 60
+    session.decide(1, "remove")
+    assert workspace.estimate(session) is None, "nobody has painted anything away here"
+    session.undo()
     session.point(12, *middle(12), 1)
     assert session.view()["stale"]
 
@@ -319,7 +327,11 @@ def test_the_page_has_words_for_every_stage(task: Task, clip: Path, tmp_path: Pa
         clip, tmp_path, [ObjectPrompt(id=1, name="it", color="#ff0000", box=square_box(0))],
         Settings(do=task, device="cpu"), report=lambda stage, *_: seen.setdefault(stage),
     )  # fmt: skip
-    assert list(seen) == list(STAGES)[: STEPS[task]]
+    assert (
+        list(seen)
+        == list(TITLES)[: runs.STAGES_OF[task]]
+        == list(runs.STAGES[: runs.STAGES_OF[task]])
+    )
 
 
 def test_two_sessions_share_the_models_and_nothing_else(

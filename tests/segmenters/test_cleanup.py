@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segmenters import Candidate
+from segmenters import Candidate, Prompt
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 
 
@@ -154,3 +154,19 @@ def test_choose_candidate(
         previous=None if previous is None else draw(previous),
     )
     assert best.mask.tolist() == draw(chosen).tolist()
+
+
+def test_a_mask_that_a_point_contradicts_is_not_chosen() -> None:
+    def square(side: int, score: float) -> Candidate:
+        mask = np.zeros((40, 40), bool)
+        mask[:side, :side] = True
+        return Candidate(mask=mask, score=score, logits=np.zeros((256, 256), np.float32))
+
+    both = [square(30, 0.99), square(10, 0.7)]
+    points = np.array([[5, 5], [20, 20]], np.float32)
+    box = np.array([0, 0, 30, 30], np.float32)
+    off = Prompt(points=points, labels=np.array([1, 0]), box=box)
+    on = Prompt(points=points, labels=np.array([1, 1]), box=box)
+    assert choose_candidate(both, prompt=off, box=box).mask.sum() == 100
+    assert choose_candidate(both, prompt=on, box=box).mask.sum() == 900
+    assert choose_candidate(both[:1], prompt=off).mask.sum() == 900  # there is no better one
