@@ -162,6 +162,8 @@ def _view(
     if deformation.stretch or deformation.turn:
         warp = _warp(deformation, rng)
         where = _warped(where, warp, side)
+        if not _is_seen(where):  # turned out of the crop
+            raise Unusable
     if flipped:
         where = (1 - where[0] - where[2], *where[1:])
     if deformation.contrast or deformation.saturation:
@@ -211,6 +213,12 @@ def _warped(
     cx, cy = back @ (x + w / 2 - middle, y + h / 2 - middle) + middle
     w, h = np.hypot(back[0, 0] * w, back[0, 1] * h), np.hypot(back[1, 0] * w, back[1, 1] * h)
     return float(cx - w / 2), float(cy - h / 2), float(w), float(h)
+
+
+def _is_seen(box_xywh: tuple[float, float, float, float]) -> bool:
+    """Whether the middle of a box, in shares of the crop, is in the crop, as jitter leaves it."""
+    x, y, w, h = box_xywh
+    return 0 <= x + w / 2 <= 1 and 0 <= y + h / 2 <= 1
 
 
 def _recolor(

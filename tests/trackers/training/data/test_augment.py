@@ -129,7 +129,8 @@ def test_crops_of_padding_are_drawn_anew() -> None:
 
 def test_deformations_have_their_ranges() -> None:
     strong = Deformation(0.3, 20, 0.4, 0.4, 0.6, 2.0, 0.7)
-    plans = [planned(seed, deformation=strong) for seed in range(600)]
+    # Without jitter nothing can be turned out of the crop.
+    plans = [planned(s, deformation=strong, search_center_jitter=0.0) for s in range(600)]
     views = [view for p in plans for view in (p.template, p.online, p.search)]
     turns, stretches = [], []
     for view in views:
@@ -148,3 +149,16 @@ def test_deformations_have_their_ranges() -> None:
         assert 0 <= x0 < x1 <= 224 and 0 <= y0 < y1 <= 224 and 20 <= x1 - x0 <= 75
     with pytest.raises(ValueError, match="not negative"):
         Deformation(turn=-1)
+
+
+def test_objects_stay_in_the_crop() -> None:
+    strong = Deformation(stretch=0.4, turn=45)
+    middles, outside = [], 0
+    for seed in range(600):
+        try:
+            x, y, w, h = planned(seed, deformation=strong).box_xywh
+            middles.append((x + w / 2, y + h / 2))
+        except Unusable:
+            outside += 1
+    assert np.min(middles) >= 0 and np.max(middles) <= 1
+    assert 30 < outside < 300  # those that a turn would have moved out of sight
