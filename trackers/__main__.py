@@ -155,7 +155,8 @@ def explain(
         block: Whose attention, counted from 0; the last block's, if left out.
         tracker: mixformerv2_small or mixformerv2_base.
         weights: A file with weights, in place of the best on this machine.
-        mode: benchmark follows the published protocol; robust is what videos are followed with.
+        mode: benchmark follows the published protocol; robust is what videos are followed with. Its
+            searches of the whole frame are not drawn, only that around the last box.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
     from tqdm import tqdm
