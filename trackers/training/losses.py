@@ -68,7 +68,9 @@ def ciou_losses(predicted: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     distance = centers.square().sum(-1) / (width.square() + height.square())
 
     def slope(corners: torch.Tensor) -> torch.Tensor:
-        return torch.atan((corners[..., 2] - corners[..., 0]) / (corners[..., 3] - corners[..., 1]))
+        width, height = corners[..., 2] - corners[..., 0], corners[..., 3] - corners[..., 1]
+        # Ours alone: a flat box, as half precision gives, would have a gradient of nan.
+        return torch.atan(width / height.where(height != 0, 1e-12))
 
     aspect = 4 / math.pi**2 * (slope(wanted) - slope(predicted)).square()
     with torch.no_grad():

@@ -105,3 +105,22 @@ def test_a_map_without_a_centre_has_a_focal_loss_too() -> None:
 def test_distributions_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match="differ"):
         losses.edge_kls(torch.zeros(2, 4, 96), torch.ones(2, 4, 72) / 72)
+
+
+@pytest.mark.parametrize("losses_of", [losses.ciou_losses, losses.giou_losses])
+def test_a_box_of_any_shape_has_a_gradient(losses_of) -> None:
+    """Flat, a point, turned inside out, equal to the truth: a network may predict all of them."""
+    predicted = torch.tensor(
+        [
+            [0.2, 0.3, 0.6, 0.3],
+            [0.2, 0.3, 0.2, 0.7],
+            [0.5, 0.5, 0.5, 0.5],
+            [0.6, 0.7, 0.2, 0.3],
+            [0.25, 0.25, 0.75, 0.75],
+        ],
+        requires_grad=True,
+    )
+    found = losses_of(predicted, torch.tensor([0.25, 0.25, 0.75, 0.75]).expand(5, 4))
+    assert ((found >= 0) & (found <= 2)).all() and found[4] == 0
+    found.sum().backward()
+    assert predicted.grad.isfinite().all()
