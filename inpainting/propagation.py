@@ -245,7 +245,7 @@ def travel(
             return
         ends, drift, strangeness = step.move(places, direction, layer)
         costs = costs + 0.05 + np.minimum(drift / step.cell, 3.0) ** 2
-        inside = ((ends >= -0.5) & (ends <= limit)).all(axis=1)
+        inside = np.asarray(((ends >= -0.5) & (ends <= limit)).all(axis=1))
         stage = Stage(step, shot, active, places, ends, costs, strangeness, inside)
         yield stage
         go_on = stage.go_on
@@ -385,7 +385,7 @@ def weigh(
         outside = np.nan_to_num(np.clip((fits[0] - fits[1]) / 20, -1, 1)) * exact
     vote = np.where(inner, front[0].proof + front[1].proof + _agreement(front), outside)
     vote = _spread(vote, vote != 0, at, shape, 5.0)
-    features = []
+    features: list[np.ndarray] = []
     for pair, sign in ((back, -1), (front, 1)):
         both = np.isfinite(pair[0].doubt) & np.isfinite(pair[1].doubt)
         gap = np.abs(pair[0].colours - pair[1].colours).mean(axis=1)
