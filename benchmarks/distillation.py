@@ -216,7 +216,7 @@ def middle_settings(steps: int, seed: int) -> dict[str, object]:
         "engine.half": False,
         "engine.log_every": 10,
         "engine.save_every_epochs": 1000,
-        "validation.samples": 384,
+        "validation.samples": 256,
         "validation.every_epochs": 1000,
     }
 
@@ -264,13 +264,17 @@ def figure(
         "alone": {},
         "taught": lessons(whole_file, [[0, 1], [1, 3]]),
     }
+    runs = {
+        (arm, seed): middle_settings(steps, seed) | half | changes
+        for seed in range(42, 42 + seeds)
+        for arm, changes in arms.items()
+    }
+    for (arm, seed), settings in runs.items():
+        run("continue_small", settings, data, out / f"{arm}_{seed}", device)
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
-    for seed in range(42, 42 + seeds):
-        for arm, changes in arms.items():
-            settings = middle_settings(steps, seed) | half | changes
-            found[arm].append(
-                measured(out / f"{arm}_{seed}", settings, data, device, evaluate, frames)
-            )
+    for (arm, seed), settings in runs.items():
+        place = out / f"{arm}_{seed}"
+        found[arm].append(measured(place, settings, data, device, evaluate, frames))
     for name, file, depth in (
         ("teacher", whole_file, 4),
         ("student before training", half_file, 2),
