@@ -135,6 +135,12 @@ class Page:
 
     def _lay_out_settings(self) -> None:
         settings = self.workspace.options.settings
+        self.imported = files_only(
+            gr.File(
+                file_types=[".json", ".csv", ".txt"], height=110, elem_id="import",
+                label="Boxes or masks made before (JSON, CSV, MOT, OTB, VOT, COCO)",
+            )
+        )  # fmt: skip
         self.trim = gr.Checkbox(
             label="Write the chosen part only", info="else the whole video", elem_id="trim"
         )
@@ -193,6 +199,10 @@ class Page:
         )  # fmt: skip
         event.then(self.on_prepare, self.session_id, self.editor, **prepared)
 
+        self.imported.upload(
+            self.on_import, [self.session_id, self.imported],
+            [self.imported, self.editor, *run_state, *results], **quiet,
+        )  # fmt: skip
         asked = [
             self.session_id, self.trim, self.exports, self.tracker, self.segmenter,
             self.inpainter, self.dilate,
@@ -315,6 +325,17 @@ class Page:
             gr.Warning(html.escape(str(error)))
         # In any case, or the mark of the click would stay.
         return {self.editor: session.view(), **self._run_state(session)}
+
+    def on_import(self, session_id: str, upload: str | None) -> Any:
+        updates: Updates = {self.imported: None}  # it may be sent again
+        try:
+            session = self._session(session_id)
+            if upload is not None:
+                session.take_over(Path(upload), Path(upload).name)
+            updates |= {self.editor: session.view(), **self._run_state(session)}
+        except InputError as error:
+            gr.Warning(html.escape(str(error)))
+        return updates
 
     @told
     def on_run(

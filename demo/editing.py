@@ -82,12 +82,14 @@ class Document:
     Attributes:
         active: id of the object that clicks are about; 0 while there is none.
         start, stop: frames start <= i < stop; None = to the end.
+        imported: name of a file of tracks or masks that a run takes in place of the marks.
     """
 
     things: tuple[Thing, ...] = ()
     active: int = 0
     start: int = 0
     stop: int | None = None
+    imported: str = ""
 
     def thing(self, number: int) -> Thing:
         """Raises InputError if there is no such object."""
@@ -155,7 +157,7 @@ class Document:
                 for frame, mark in thing["marks"].items()
             }
             things.append(Thing(**{**thing, "marks": marks}))
-        return cls(tuple(things), data["active"], data["start"], data["stop"])
+        return cls(**{**data, "things": tuple(things)})
 
 
 class History:

@@ -29,6 +29,16 @@ Rows = Iterator[tuple[int, int, TrackPoint]]  # frame, object, point
 # ----------------------------------------------------------------------------------------- tracks
 
 
+def holds_masks(path: Path) -> bool:
+    """Whether a file that somebody sends is one of masks (COCO), and not one of tracks."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        return "annotations" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False  # reading it as tracks will say what is wrong
+
+
 def read_tracks(path: Path, size: tuple[int, int], frame_count: int) -> Tracks:
     """Read boxes from tracks.json, tracks.csv, a MOT file, or OTB or VOT files.
 

@@ -338,7 +338,7 @@ class _Run:
                     if found.doubtful:
                         doubtful.setdefault(segment.prompt.title, []).append(index)
                 shown = {segment.prompt.id: found.mask for segment, found in masks.items()}
-                here = {number: tracks.at(index)[number] for number in shown}
+                here = {n: point for n, point in tracks.at(index).items() if n in shown}
                 self.show(index, partial(draw, frame, here, shown, self.objects))
                 done.add(index)
                 self.tick("cut out", len(done), total)

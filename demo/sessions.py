@@ -37,7 +37,14 @@ from PIL import Image
 
 from checkpoints import CheckpointError
 from demo.editing import Document, History, Mark, Thing
-from demo.imports import read_tracks_json
+from demo.imports import (
+    holds_masks,
+    prompts_of,
+    read_masks,
+    read_tracks,
+    read_tracks_json,
+    tracks_of,
+)
 from demo.jobs import Job, Jobs
 from demo.pipeline import Models, find_candidates
 from demo.project import Box, Settings, Task, Tracks, link, write_json
@@ -329,6 +336,36 @@ class Session:
         whole = None if end == self.frame_count else end
         self._push(replace(self.document, start=start, stop=whole))
 
+    def take_over(self, upload: Path, name: str) -> None:
+        """Take boxes or masks that were made before, in place of what was pointed at.
+
+        Args:
+            upload: a file in one of the formats of `demo/imports.py`.
+            name: what the user calls it.
+
+        Raises:
+            InputError: it is none, or does not fit the video.
+        """
+        copy = self.folder / f"{uuid.uuid4().hex}{Path(name).suffix.lower()[:6]}"
+        link(upload, copy)
+        try:
+            tracks = self._read_import(copy)
+        except InputError as error:
+            copy.unlink()
+            raise InputError(str(error).replace(str(copy), name).replace(copy.name, name)) from None
+        document = Document(start=self.document.start, stop=self.document.stop, imported=copy.name)
+        for prompt in prompts_of(tracks):
+            thing = replace(document.new_thing(), id=prompt.id, name=prompt.name)
+            document = document.with_thing(thing.marked(prompt.frame, Mark(box=prompt.box)))
+        self._push(document)
+        self.seek(min(frame for thing in document.things for frame in thing.marks))
+
+    def _read_import(self, path: Path) -> Tracks:
+        if holds_masks(path):
+            masks = read_masks(path, self.info.size, self.frame_count)
+            return tracks_of(masks, range(self.frame_count))
+        return read_tracks(path, self.info.size, self.frame_count)
+
     def undo(self) -> None:
         """Take back the last step, and show the frame it was made on."""
         self._travel(self.history.undo)
@@ -338,7 +375,9 @@ class Session:
 
     def clear(self) -> None:
         """Forget where the active object was pointed at."""
-        if self.document.things:
+        if self.document.imported:
+            self._push(replace(self.document, things=(), active=0, imported=""))
+        elif self.document.things:
             self._push(self.document.with_thing(replace(self._active(), marks={})))
 
     def _travel(self, go: Callable[[], None]) -> None:
@@ -361,6 +400,10 @@ class Session:
 
     def _step(self, frame: int, thing: Thing, mark: Mark) -> None:
         """Take a mark over, if there is something to see where it points."""
+        if self.document.imported:
+            raise InputError(
+                "The boxes come from a file; undo that, or clear them, to point at things here."
+            )
         marked = thing.marked(frame, mark)
         marked.prompt(self._marks_folder).check(self.info.size, self.frame_count)
         self.find(frame, mark)
@@ -527,6 +570,8 @@ class Session:
     def _note(self, index: int) -> str:
         if not self.document.things or not self._active().marks:
             return "Click the object, or drag a box around it."
+        if self.document.imported:
+            return "These boxes come from a file. Press Run."
         thing = self._active()
         if index not in thing.marks:
             point = self._track(thing.id, index)
@@ -567,8 +612,13 @@ class Session:
         self, jobs: Jobs, document: Document, settings: Settings, job_id: str | None = None
     ) -> None:
         self._asked = document, settings
+        objects = document.prompts(self._marks_folder)
+        if document.imported:
+            path = self.folder / document.imported
+            kind = "masks" if holds_masks(path) else "tracks"
+            objects, settings = [], replace(settings, **{kind: path})  # type: ignore[arg-type]
         self.job = jobs.submit(
-            self.source, self.folder / "results", document.prompts(self._marks_folder), settings,
+            self.source, self.folder / "results", objects, settings,
             shelves=self.folder.parent, ended=self._ended, job_id=job_id, budget=self._budget,
         )  # fmt: skip
         self.save()

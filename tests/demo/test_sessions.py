@@ -291,6 +291,30 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert session.view()["stale"]
 
 
+def test_boxes_from_a_file_take_the_place_of_clicks(
+    session: Session, workspace: Workspace, tmp_path: Path
+) -> None:
+    session.point(0, *middle(0), 1)
+    rows = [f"{i + 1},4,30,20,8,9,0.9,-1,-1,-1" for i in range(3, COUNT)]
+    (tmp_path / "mot.txt").write_text("\n".join(rows))
+    session.take_over(tmp_path / "mot.txt", "my boxes.txt")
+    (thing,) = session.view()["things"]
+    assert (thing["id"], thing["box"], session.view()["index"]) == (4, [30, 20, 38, 29], 3)
+    with pytest.raises(InputError, match="come from a file"):
+        session.point(5, *middle(5), 1)
+    session.decide(4, "segment")
+    job = finished(session.start(workspace.jobs, Settings(device="cpu")))
+    assert job.state == "done", job.error
+    tracks = session.tracks()
+    assert tracks is not None and tracks.at(9)[4].box == (30, 20, 38, 29) and not tracks.at(2)
+    for _ in range(2):
+        session.undo()
+    assert [t["id"] for t in session.view()["things"]] == [1]
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"^my file\.csv is not a file of tracks"):
+        session.take_over(tmp_path / "bad.csv", "my file.csv")
+
+
 def test_a_server_that_is_started_again_goes_on(
     workspace: Workspace, session: Session, clip: Path
 ) -> None:
