@@ -45,7 +45,7 @@ def test_coco(place: str, tmp_path: Path, write: Write, draw: Draw) -> None:
 
 
 def test_what_is_not_coco(tmp_path: Path, write: Write, draw: Draw) -> None:
-    with pytest.raises(InputError, match="There is no folder .*nowhere, nor a zip file"):
+    with pytest.raises(InputError, match=r"There is no folder .*nowhere, nor a zip file"):
         open_coco(tmp_path / "nowhere", "train2017")
     with pytest.raises(InputError, match=r"does not hold COCO's split val2017: annotations/inst"):
         open_coco(tmp_path, "val2017")

@@ -164,13 +164,13 @@ def test_a_region_grows_with_its_object() -> None:
 def test_regions_end_where_they_are_covered_or_cut_away() -> None:
     wide = noise(130, 400, 0)
     frames = [wide[:120, 3 * i : 3 * i + 160] for i in range(40)]
-    cut_away = [*frames[:25], *[noise(120, 160, 9)] * 15]
+    cut_away = [*frames[:25], *[noise(120, 160, 9)] * 4]
     for track in follow_regions(cut_away, np.random.default_rng(0)):
         assert np.isnan(track[25:]).all()
     assert follow_regions(frames[:10], np.random.default_rng(0)) == []  # too few
     # What does not move, and what has no texture, teaches nothing.
-    assert follow_regions(frames[:1] * 30, np.random.default_rng(0)) == []
-    plain = [np.full((120, 160, 3), 90, np.uint8)] * 30
+    assert follow_regions(frames[:1] * 20, np.random.default_rng(0)) == []
+    plain = [np.full((120, 160, 3), 90, np.uint8)] * 20
     assert follow_regions(plain, np.random.default_rng(0)) == []
 
 
