@@ -398,7 +398,8 @@ def perform(session: Session, details: dict[str, Any]) -> None:
     """
     actions: dict[str, Callable[..., None]] = {
         "seek": session.seek, "point": session.point, "box": session.draw_box,
-        "choose": session.choose, "paint": session.paint, "unmark": session.unmark,
+        "choose": session.choose, "survey": session.survey, "pick": session.pick,
+        "paint": session.paint, "unmark": session.unmark,
         "add": session.add, "select": session.select, "show": session.show,
         "rename": session.rename, "recolor": session.recolor, "decide": session.decide,
         "delete": session.delete, "limit": session.limit, "undo": session.undo,

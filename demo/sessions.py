@@ -55,9 +55,12 @@ from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Embedding
 from segmenters.cleanup import clean_mask, mask_box
+from segmenters.everything import find_objects
 
 MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
 MAX_REMEMBERED = 32  # masks of marks that are kept at hand
+MAX_SURVEY = 640  # pixels of the longer side of the map of objects
+SURVEY_SECONDS = 6.0
 RECORD = "session.json"
 
 logger = logging.getLogger(__name__)
@@ -94,6 +97,19 @@ def mask_url(mask: np.ndarray, color: str) -> str:
     layer = Image.fromarray(2 * small - core)  # 0 outside, 1 inside, 2 on the edge
     layer.putpalette([0, 0, 0, *parse_color(color), *parse_color(color)])
     return data_url(layer, "PNG", transparency=bytes((0, 105, 255)), compress_level=1)
+
+
+def survey_url(masks: Sequence[np.ndarray]) -> str:
+    """A picture in which a pixel is 0 or the number, from 1, of the mask that lies there on top."""
+    if not masks:
+        return ""
+    height, width = masks[0].shape
+    scale = min(1.0, MAX_SURVEY / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    labels = np.zeros(size[::-1], np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        labels[cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0] = number
+    return data_url(Image.fromarray(labels), "PNG")
 
 
 # ------------------------------------------------------------------------------------------ rates
@@ -190,6 +206,7 @@ class Session:
         self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
         self._embedded: tuple[int, Embedding] | None = None
         self._found: OrderedDict[tuple[int, Mark], Found] = OrderedDict()
+        self._survey: tuple[int, list[np.ndarray]] | None = None  # of a frame
         self._tracks: tuple[int, Tracks] | None = None
         self._views = itertools.count(1)
         self._reading = threading.Lock()
@@ -214,7 +231,7 @@ class Session:
         with self._looking, self._reading:
             if self._reader is not None:
                 self._reader.close()
-            self._reader = self._embedded = None
+            self._reader = self._embedded = self._survey = None
             self._frames.clear()
             self._found.clear()
 
@@ -262,6 +279,23 @@ class Session:
         """Draw a box around the active object; it takes the place of an earlier one."""
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
         self._step(frame, self._active(), replace(self._mark(frame), box=box, mask=""))
+
+    def survey(self, frame: int) -> None:
+        """Find everything on a frame, to be picked by pointing at it; takes some seconds."""
+        with self._looking:
+            if self._survey is None or self._survey[0] != frame:
+                segmenter = self._models.segmenter()
+                found = find_objects(segmenter, self._embed(frame), seconds=SURVEY_SECONDS)
+                self._survey = frame, [thing.mask for thing in found[:255]]
+
+    def pick(self, frame: int, number: int) -> None:
+        """Take one of the objects that `survey` has found for the active one."""
+        if self._survey is None or self._survey[0] != frame:
+            raise InputError("The objects of this frame are not known any more; look again.")
+        masks = self._survey[1]
+        if not 0 <= number < len(masks):
+            raise InputError(f"There are {len(masks)} objects to pick from here.")
+        self._step(frame, self._active(), Mark(mask=self._keep(masks[number])))
 
     def choose(self, frame: int, number: int) -> None:
         """Take another of the masks that may have been meant, the smallest being number 0."""
@@ -532,6 +566,8 @@ class Session:
             "things": [self._view_thing(thing, index) for thing in document.things],
             "active": document.active,
             "candidates": self._candidates(index),
+            "survey": survey_url(self._survey[1]) if self._survey and self._survey[0] == index
+            else "",
             "undo": self.history.can_undo, "redo": self.history.can_redo,
             "prepared": self.prepared,
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,

@@ -28,6 +28,8 @@ let zoom = { scale: 1, x: 0, y: 0 }; // x, y: shift in shares of the stage
 let curves = { version: 0, things: [] };
 let playing = null;
 let scrubbing = false;
+let survey = null; // { url, pixels }: which object lies on which pixel, for picking
+let pointed = 0; // the one under the pointer, from 1
 
 const act = (kind, details = {}) => trigger("act", { kind, ...details });
 const shown = () => local ?? value.index;
@@ -118,9 +120,13 @@ function render() {
     );
     find(".marks").replaceChildren(...value.things.filter((t) => t.shown).flatMap(signs));
     clearStrokes();
+    pointed = 0;
   }
   find(".note").textContent = value.note;
-  find(".badge").hidden = value.prepared;
+  const searching = tool === "pick" && !value.survey;
+  find(".badge").hidden = value.prepared && !searching;
+  find(".badge").textContent = searching ? "Finding everything" : "Looking at the frame";
+  readSurvey();
   find("#undo").disabled = !value.undo;
   find("#redo").disabled = !value.redo;
   showCandidates();
@@ -291,6 +297,38 @@ function paint(to) {
   pen.stroke();
 }
 
+// ---------------------------------------------------------------------------------- the picking
+
+async function readSurvey() {
+  if (survey?.url === value.survey) return;
+  survey = null;
+  if (!value.survey) return void (tool === "pick" && local === null && act("survey", { frame: value.index }));
+  const url = value.survey;
+  const picture = Object.assign(new Image(), { src: url });
+  await picture.decode();
+  const canvas = Object.assign(document.createElement("canvas"), { width: picture.naturalWidth, height: picture.naturalHeight });
+  const pen = canvas.getContext("2d");
+  pen.drawImage(picture, 0, 0);
+  survey = { url, pixels: pen.getImageData(0, 0, canvas.width, canvas.height) };
+}
+
+/** Light up the object under the pointer. */
+function point(at) {
+  if (!survey) return;
+  const { width, height, data } = survey.pixels;
+  const [x, y] = [Math.floor((at.x / value.width) * width), Math.floor((at.y / value.height) * height)];
+  const number = data[4 * (y * width + x)];
+  if (number === pointed) return;
+  pointed = number;
+  const light = new ImageData(width, height);
+  if (number) {
+    for (let i = 0; i < data.length; i += 4) if (data[i] === number) light.data.set([255, 255, 255, 110], i);
+  }
+  const canvas = find(".strokes");
+  [canvas.width, canvas.height] = [width, height];
+  canvas.getContext("2d").putImageData(light, 0, 0);
+}
+
 // ------------------------------------------------------------------------------ mouse and touch
 
 const dragged = (event) => press && Math.hypot(event.clientX - press.clientX, event.clientY - press.clientY) > DRAG;
@@ -303,6 +341,11 @@ function choose(next) {
   // With a finger, a drag scrolls the page unless it draws something.
   find(".stage").style.touchAction = paints() || tool === "box" ? "none" : "pan-y";
   find(".stage").dataset.tool = tool;
+  pointed = 0;
+  if (value) {
+    clearStrokes();
+    if (tool === "pick") render();
+  }
 }
 
 element.addEventListener("pointerdown", (event) => {
@@ -324,6 +367,7 @@ element.addEventListener("pointerdown", (event) => {
 
 element.addEventListener("pointermove", (event) => {
   if (scrubbing) return seek(frameUnder(event), 250);
+  if (tool === "pick" && value && event.target.closest(".stage")) point(pixel(event));
   if (!press) return;
   if (press.button === 1) {
     const area = find(".stage").getBoundingClientRect();
@@ -350,6 +394,9 @@ element.addEventListener("pointerup", (event) => {
   else if (stroke) {
     act("paint", { frame, strokes: [{ points: stroke, radius: radius(), add: tool === "brush" }] });
     stroke = null;
+  } else if (tool === "pick" && !dragged(event)) {
+    point(to);
+    if (pointed) act("pick", { frame, number: pointed - 1 });
   } else if (dragged(event)) {
     mark("box", from, to);
     act("box", { frame, x0: from.x, y0: from.y, x1: to.x + 1, y1: to.y + 1 });
@@ -432,7 +479,7 @@ element.addEventListener("keydown", (event) => {
   const keys = {
     ArrowLeft: () => seek(shown() - far), ArrowRight: () => seek(shown() + far),
     Home: () => seek(0), End: () => seek(value.count - 1), " ": play,
-    a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), p: () => choose("brush"), e: () => choose("eraser"),
+    a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), f: () => choose("pick"), p: () => choose("brush"), e: () => choose("eraser"),
     i: COMMANDS.start, o: COMMANDS.stop,
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };

@@ -17,12 +17,14 @@ from PIL import Image
 
 from checkpoints import CheckpointError
 from demo import run as runs
+from demo import sessions
 from demo.jobs import Job, Jobs
 from demo.project import ObjectPrompt, Settings, Task
 from demo.sessions import Options, Session, Workspace, mask_url, private_folder
 from demo.wording import TITLES
 from media import InputError
 from segmenters import Candidate, Prompt
+from segmenters.everything import FoundObject
 from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, run_here, square_box
 
 pytestmark = pytest.mark.usefixtures("colour_models")
@@ -217,6 +219,35 @@ def test_one_of_several_masks_is_chosen(session: Session, monkeypatch: pytest.Mo
     assert active(session)["box"] == [0, 0, 80, 80] and active(session)["points"] == [[5, 5, 1]]
     with pytest.raises(InputError, match="3 masks"):
         session.choose(0, 3)
+
+
+def test_everything_is_found_and_one_thing_picked(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = np.zeros((2, HEIGHT, WIDTH), bool)
+    large[10:60, 10:90] = True
+    small[20:30, 20:40] = True
+    asked: list[float] = []
+
+    def find(segmenter: object, embedding: object, *, seconds: float) -> list[FoundObject]:
+        asked.append(seconds)
+        box = np.zeros(4, np.float32)
+        return [FoundObject(mask, box, 0.9, 0.9) for mask in (large, small)]
+
+    monkeypatch.setattr(sessions, "find_objects", find)
+    with pytest.raises(InputError, match="look again"):
+        session.pick(0, 0)
+    session.survey(0)
+    session.survey(0)
+    assert len(asked) == 1, "what is known is not searched again"
+    labels = np.asarray(picture(session.view()["survey"]))
+    assert labels[25, 30] == 2 and labels[50, 80] == 1 and labels[90, 150] == 0
+    session.pick(0, 1)
+    assert active(session)["box"] == [20, 20, 40, 30]
+    with pytest.raises(InputError, match="2 objects"):
+        session.pick(0, 2)
+    session.seek(3)
+    assert session.view()["survey"] == ""
 
 
 def test_a_part_of_the_video(session: Session) -> None:
