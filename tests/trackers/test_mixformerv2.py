@@ -282,29 +282,51 @@ def tiny_tracker(**options) -> MixFormerV2Tracker:
 
 
 def act(tracker: MixFormerV2Tracker, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
-    """Let the network say these scores, one per frame, and a box that moves right each time."""
-    script = iter(scores)
-    box = torch.tensor([[[0.6, 0.5, 0.25, 0.25]]])
-    edges = torch.full((1, 4, 96), 1 / 96)
+    """Let the network say these scores, one per run, and a box that moves right each time.
 
-    def search(crop: torch.Tensor, cache: object) -> MixFormerV2Output:
-        logit = torch.logit(torch.tensor([next(script)], dtype=torch.float64))
-        return MixFormerV2Output(box, logit, edges, edges.log(), [])
+    Its edges are sharp where the score is high.
+    """
+    script = iter(scores)
+
+    def search(crops: torch.Tensor, cache: object) -> MixFormerV2Output:
+        score, n = next(script), len(crops)
+        bins = 6 if score > 0.5 else 90
+        edges = torch.zeros(n, 4, 96)
+        edges[..., :bins] = 1 / bins
+        logits = torch.logit(torch.tensor([score] * n, dtype=torch.float64))
+        box = torch.tensor([[[0.6, 0.5, 0.25, 0.25]]]).expand(n, -1, -1)
+        return MixFormerV2Output(box, logits, edges, edges.log(), [])
 
     monkeypatch.setattr(tracker.network, "search", search)
 
 
 def test_robust_mode_declares_lost_and_keeps_the_last_box(monkeypatch) -> None:
-    tracker = tiny_tracker(search_factor=4.0)
-    tracker.initialize(random_frame(), [20, 40, 60, 80])
-    act(tracker, monkeypatch, [0.9, 0.9] + [0.05] * 6 + [0.9])
-    tracks = [tracker.track(random_frame()) for _ in range(9)]
-    assert [track.lost for track in tracks] == [False] * 6 + [True] * 2 + [False]
-    assert [track.score for track in tracks[:3]] == pytest.approx([0.9, 0.9, 0.05])
-    held = tracks[5].box
-    assert (tracks[6].box == held).all() and (tracks[7].box == held).all()
-    # Each frame moved the search on by 0.1 of a window of 160 pixels: also the two lost ones.
-    assert tracks[8].box[0] - held[0] == pytest.approx(3 * 16, abs=1.0)
+    tracker, frame = tiny_tracker(search_factor=4.0), random_frame()
+    tracker.initialize(frame, [20, 40, 60, 80])
+    act(tracker, monkeypatch, [0.9, 0.9] + [0.05] * 60)
+    tracks = [tracker.track(frame) for _ in range(20)]
+    lost = [track.lost for track in tracks]
+    first = lost.index(True)
+    assert 3 <= first <= 2 + 15 and all(lost[first:])
+    assert tracks[1].score > 0.5 > tracks[2].score
+    for track in tracks[first:]:
+        assert (track.box == tracks[1].box).all()
+
+
+def test_a_lost_object_teaches_nothing(monkeypatch) -> None:
+    tracker, frame = tiny_tracker(search_factor=4.0, update_interval=4), random_frame()
+    tracker.initialize(frame, [20, 40, 60, 80])
+    act(tracker, monkeypatch, [0.9] * 4 + [0.05] * 60)
+    for _ in range(4):
+        tracker.track(frame)
+    learnt = tracker.templates.online[0]
+    assert learnt is not tracker._first
+    while not tracker.track(frame).lost:
+        pass
+    tracker.templates.online[0] = learnt
+    for _ in range(8):
+        assert tracker.track(frame).lost
+    assert tracker.templates.online[0] is learnt
 
 
 def test_benchmark_mode_is_never_lost(monkeypatch) -> None:
@@ -318,22 +340,22 @@ def test_benchmark_mode_is_never_lost(monkeypatch) -> None:
 
 
 def test_correction_ends_the_loss_and_keeps_the_first_template(monkeypatch) -> None:
-    tracker = tiny_tracker(search_factor=4.0)
-    tracker.initialize(random_frame(), [20, 40, 60, 80])
+    tracker, frame = tiny_tracker(search_factor=4.0), random_frame()
+    tracker.initialize(frame, [20, 40, 60, 80])
     first = tracker.templates.online[0]
-    act(tracker, monkeypatch, [0.05] * 6 + [0.3])
-    assert [tracker.track(random_frame()).lost for _ in range(6)][-1]
-    tracker.correct(random_frame(1), [300, 30, 340, 70])
+    act(tracker, monkeypatch, [0.05] * 60)
+    while not tracker.track(frame).lost:
+        pass
+    tracker.correct(frame, [300, 30, 340, 70])
     assert tracker._first is first and tracker.templates.online[0] is not first
-    track = tracker.track(random_frame(1))
-    assert not track.lost
-    assert track.box.tolist() == pytest.approx([316, 30, 356, 70], abs=1.0)
+    track = tracker.track(frame)
+    assert not track.lost and track.box.tolist() == pytest.approx([316, 30, 356, 70], abs=1.0)
 
 
 @pytest.mark.parametrize("online_size", [1, 2, 3])
 def test_several_online_templates_survive_their_updates(online_size: int) -> None:
     """Upstream crashes on the frame after the first update when there are three."""
-    tracker = tiny_tracker(update_interval=2, online_size=online_size)
+    tracker = tiny_tracker(mode="benchmark", update_interval=2, online_size=online_size)
     tracker.initialize(random_frame(), [20, 40, 60, 80])
     for i in range(9):
         assert np.isfinite(tracker.track(random_frame(i)).box).all()
