@@ -32,7 +32,7 @@ from segmenters.base import (
 from segmenters.hourglass import PRESETS, HourglassConfig, apply_to_sam_encoder
 
 # Prompts that go through the decoder at once. On a CPU more are slower each (112 instead of 89 ms
-# for 8 instead of 4, one core of a Zen 5), because what lies between the layers leaves the cache.
+# for 8 instead of 4, one core of an AMD EPYC), because what lies between the layers leaves the cache.
 DECODER_BATCH = {"cpu": 4}
 
 
