@@ -27,8 +27,9 @@ from checkpoints import WeightsRecord
 from media import InputError
 from trackers.training.config import Recipe
 from trackers.training.data import Batch, Batches
+from trackers.training.distill import importance_on, order_hidden_units
 from trackers.training.networks import build_student, build_teacher, parameter_groups
-from trackers.training.objectives import Objective, Teacher, check_comparable
+from trackers.training.objectives import Objective, Teacher, answer, check_comparable
 from trackers.training.processes import Place, join
 from trackers.training.records import Record, write_sheet
 from trackers.training.saving import read_state, write, write_state, write_weights
@@ -103,6 +104,17 @@ class _Run:
             names = f"{recipe.network.name} and its teacher {recipe.teacher.name}"
             check_comparable(self.network, teacher, recipe.losses, names)
             self.teacher = Teacher(teacher, recipe.teacher)
+        self.batches = Batches(
+            recipe.data,
+            seed=engine.seed,
+            batch_size=schedule.batch_size,
+            rank=place.rank,
+            world=place.world,
+            device=place.device,
+            start_step=0 if state is None else state["step"],
+        )
+        if state is None and getattr(self.network, "kept_hidden", None) is not None:
+            self._order_hidden_units()
         groups = parameter_groups(self.network, recipe.optimizer)
         self.trained = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(
@@ -163,17 +175,7 @@ class _Run:
         if self._progress() >= 1:
             return
         schedule, place = self.recipe.schedule, self.place
-        batches = iter(
-            Batches(
-                self.recipe.data,
-                seed=self.recipe.engine.seed,
-                batch_size=schedule.batch_size,
-                rank=place.rank,
-                world=place.world,
-                device=place.device,
-                start_step=self.done,
-            )
-        )
+        batches = iter(self.batches)
         meter, failures = _Meter(place), 0
         before = time.perf_counter()
         while self._progress() < 1:
@@ -326,6 +328,13 @@ class _Run:
             write(place, lambda part: part.write_text(text, encoding="utf-8"))
         kept = self.out / "state.pt"
         return read_state(kept) if kept.exists() else None
+
+    def _order_hidden_units(self) -> None:
+        """Those that stay are the first ones: so the important ones have to come first."""
+        batch = next(iter(self.batches))
+        found = importance_on(self.network, lambda: answer(self.network, batch))
+        shared = {block: self.place.mean(values) for block, values in found.items()}
+        self.network.load_state_dict(order_hidden_units(self.network.state_dict(), shared))
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])

@@ -22,8 +22,6 @@ from trackers.training.config import (
 )
 from trackers.training.distill import (
     from_vit,
-    hidden_importance,
-    order_hidden_units,
     with_fewer_hidden,
     without_blocks,
 )
@@ -51,9 +49,6 @@ def build_student(recipe: Recipe) -> nn.Module:
         network.load_state_dict(found, strict=False)
     if recipe.init.weights is not None:
         _load_weights(network, recipe.init)
-    kept = getattr(network, "kept_hidden", None)
-    if kept is not None:
-        _order_hidden(network)
     if not recipe.losses.score and getattr(network, "score_head", None) is not None:
         network.score_head.requires_grad_(False)
     _freeze(network, recipe.optimizer)
@@ -112,13 +107,6 @@ def _load_weights(network: nn.Module, init: InitConfig) -> None:
                 f"{f' and {len(keys) - 1} others' if len(keys) > 1 else ''}."
             )
     network.load_state_dict(state, strict=False)
-
-
-def _order_hidden(network: nn.Module) -> None:
-    """The units that stay are the first ones, so the most important ones have to come first."""
-    blocks: Any = network.get_submodule("backbone.blocks")
-    importance = {i: hidden_importance(block.mlp) for i, block in enumerate(blocks)}
-    network.load_state_dict(order_hidden_units(network.state_dict(), importance))
 
 
 def _freeze(network: nn.Module, config: OptimizerConfig) -> None:

@@ -14,6 +14,7 @@ from trackers import build_network
 from trackers.training.distill import (
     from_vit,
     hidden_importance,
+    importance_on,
     order_hidden_units,
     remapped_keys,
     with_fewer_hidden,
@@ -70,7 +71,7 @@ def test_a_faded_hidden_unit_is_a_removed_hidden_unit() -> None:
     fading = build_network(
         "mixformerv2_student8", **SMALL, removed_blocks=(0, 2, 4, 6), kept_hidden=32
     ).eval()
-    importance = {i: hidden_importance(b.mlp) for i, b in enumerate(whole.backbone.blocks)}
+    importance = importance_on(whole, lambda: whole(*crops()))
     fading.load_state_dict(order_hidden_units(whole.state_dict(), importance))
     fading.set_removal_coefficient(1.0)
     with torch.inference_mode():  # the order of units changes nothing but the rounding
@@ -96,14 +97,30 @@ def test_what_fades_is_frozen() -> None:
         assert not grad[32:].any()
 
 
-def test_important_units_come_first() -> None:
+def test_the_units_that_are_kept_are_those_that_matter() -> None:
+    whole = filled("mixformerv2_student8")
+    importance = importance_on(whole, lambda: whole(*crops()))
+    assert (
+        importance.keys() == set(range(8)) and not whole.backbone.blocks[0].mlp._forward_pre_hooks
+    )
+    ordered = order_hidden_units(whole.state_dict(), importance)
+    wrong = order_hidden_units(whole.state_dict(), {i: -v for i, v in importance.items()})
+    with torch.inference_mode():
+        wanted = whole(*crops()).edge_logits
+        errors = []
+        for state in (ordered, wrong):
+            slim = build_network("mixformerv2_student8", **SMALL, mlp_ratio=2.0).eval()
+            slim.load_state_dict(with_fewer_hidden(state, 64))
+            errors.append((slim(*crops()).edge_logits - wanted).abs().mean())
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_a_unit_that_never_fires_is_unimportant() -> None:
     mlp = filled("mixformerv2_student8").backbone.blocks[0].mlp
+    tokens = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         mlp.fc2.weight[:, 5] *= 100
-    tokens = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
-    assert hidden_importance(mlp).argmax() == hidden_importance(mlp, tokens).argmax() == 5
-    # A unit that never fires is unimportant, whatever its weights are; only tokens tell.
-    with torch.no_grad():
+        assert hidden_importance(mlp, tokens).argmax() == 5
         mlp.fc1.bias[5] = -1e4
     assert hidden_importance(mlp, tokens)[5] == 0
 
