@@ -31,8 +31,8 @@ from segmenters.base import (
 )
 from segmenters.hourglass import PRESETS, HourglassConfig, apply_to_sam_encoder
 
-# Prompts that go through the decoder at once. On a CPU more are slower each (112 instead of 89 ms
-# for 8 instead of 4, one core of an AMD EPYC), because what lies between the layers leaves the cache.
+# Prompts that go through the decoder at once. On a CPU more are slower (112 ms each for 8, 89 for
+# 4, one core of an AMD EPYC), because what lies between the layers leaves the processor's cache.
 DECODER_BATCH = {"cpu": 4}
 
 
