@@ -3,8 +3,8 @@
 Upstream (segment-anything 1.0, `Attention`) holds the weights of all pairs of tokens, 0.8 GB for a
 global block of ViT-B, and goes over them five times. Here PyTorch's fused kernel goes over them in
 pieces that stay in the cache, and only the biases of a few heads are written down at a time. The
-sums are the same, in another order: on one CPU core 1.3 instead of 2.8 s for the heads of a global
-block of ViT-B, 0.18 instead of 0.32 s for those of a windowed one, with differences below 2e-6.
+sums are the same, in another order: on one CPU core 1.1 instead of 2.3 s for the heads of a global
+block of ViT-B, 66 instead of 167 ms for those of a windowed one, with differences below 2e-6.
 """
 
 from __future__ import annotations
