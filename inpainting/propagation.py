@@ -27,6 +27,7 @@ from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_clip, re
 from inpainting.compositing import diffuse, feather, grow
 from inpainting.spynet import SPyNet, load_basicvsr
 from inpainting.windows import (
+    BESIDE,
     BY_THE_OBJECT,
     Layer,
     Region,
@@ -46,6 +47,7 @@ OWN_MOTION = 1.0  # flow pixels per frame beside the camera's from which a thing
 BESIDE_COST = 6.0  # doubt of what is seen right beside the object
 LIMBS = 3.0  # flow pixels per frame by which parts of a moving thing may move beside its whole
 PROOF = 8  # frames for which what comes into view is watched, to tell how it moves
+SHADOW = 40  # pixels round the hole in which its shadow is looked for
 RING = 8  # pixels outside the hole that are followed as well, to compare colours there
 
 
@@ -143,7 +145,7 @@ def complete(flow: np.ndarray, hole: Mask) -> np.ndarray:
     else:
         rest = flow - camera
         steady = known & (np.linalg.norm(rest, axis=-1) < OWN_MOTION)
-        film = diffuse(np.where(steady[..., None], rest, 0), steady)
+        film = diffuse(np.where(steady[..., None], rest, 0), steady, rounds=6)
         background = camera + cv2.blur(film, (5, 5))
     departure = np.linalg.norm(flow - background, axis=-1) * known
     # Neighbours are judged alike, or noise would pepper the fill.
@@ -171,7 +173,7 @@ def passing(flow: np.ndarray, hole: Mask, background: np.ndarray) -> np.ndarray 
     whole = _affine_motion(flow, moves)
     rest = flow - whole
     limbs = moves & (np.linalg.norm(rest, axis=-1) < LIMBS)
-    motion = whole + cv2.blur(diffuse(np.where(limbs[..., None], rest, 0), limbs), (5, 5))
+    motion = whole + cv2.blur(diffuse(np.where(limbs[..., None], rest, 0), limbs, rounds=6), (5, 5))
     departure = np.linalg.norm(flow - motion, axis=-1) * known
     return np.dstack((motion, cv2.blur(departure, (5, 5)))).astype(np.float32)
 
@@ -429,13 +431,15 @@ def _meet(
     difference = truth - finds.colours
     size = np.abs(difference)
     difference = np.where(size.max(axis=1, keepdims=True) < 30, difference, 0)
-    values = np.zeros((*shape, 4), np.float32)
-    known = np.zeros(shape, bool)
-    ys, xs = at[0][ring], at[1][ring]
+    # Half the size is enough for what is smooth.
+    half = ((shape[0] + 1) // 2, (shape[1] + 1) // 2)
+    values: np.ndarray = np.zeros((*half, 4), np.float32)
+    known = np.zeros(half, bool)
+    ys, xs = at[0][ring] // 2, at[1][ring] // 2
     values[ys, xs, :3] = difference[ring]
     values[ys, xs, 3] = size[ring].mean(axis=1)
     known[ys, xs] = True
-    spread = diffuse(values, known)[at]
+    spread = cv2.resize(diffuse(values, known), (2 * half[1], 2 * half[0]))[at]
     return finds.colours + spread[:, :3], spread[:, 3]
 
 
@@ -474,6 +478,11 @@ def mix(evidence: Evidence, *, sharp: bool, weights: np.ndarray = WEIGHTS) -> np
         film = np.where(evidence.found.any(axis=1, keepdims=True), -np.inf, film)
     scores = np.concatenate((scores, film), axis=1)
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    if not sharp:  # neighbours are much alike, and each is judged by noisy measures
+        xs, ys = evidence.places.T - evidence.places.min(axis=0)[:, None]
+        grid: np.ndarray = np.zeros((ys.max() + 1, xs.max() + 1, 5), np.float32)
+        grid[ys, xs] = odds / odds.sum(axis=1, keepdims=True)
+        odds = cv2.GaussianBlur(grid, (0, 0), 4)[ys, xs] * np.isfinite(scores)
     shares = odds / odds.sum(axis=1, keepdims=True)
     return (shares[..., None] * evidence.colours).sum(axis=1)
 
@@ -505,6 +514,11 @@ class Canvas:
         self._origin = np.full(self.hole.shape, -1, np.int16)
         self._place = np.zeros((*self.hole.shape, 2), np.float32)
         self._self = Origin(self.image, self.corner)
+
+    def widen(self, more: Mask) -> None:
+        """Add to the hole, before anything is painted."""
+        self.hole = self.hole | more
+        self.missing = self.hole.copy()
 
     def paint(self, places: np.ndarray, colours: np.ndarray) -> None:
         """Paint places (n, 2) int with colours (n, 3)."""
@@ -606,6 +620,31 @@ def search(window: Window, canvas: Canvas, reach: int, *, exact: bool) -> Eviden
     return weigh(canvas.image, canvas.hole, places, back, front, exact=exact)
 
 
+def shadow_beside(window: Window, canvas: Canvas, reach: int) -> Mask:
+    """Where the picture beside the hole is darker than what other frames show in the open there.
+
+    It has to touch the hole: what is cast elsewhere belongs to something else.
+
+    Returns:
+        bool (h, w) of the canvas.
+    """
+    ys, xs = np.nonzero(grow(canvas.hole, SHADOW) & ~canvas.hole)
+    points = (np.stack((xs, ys), axis=1) + canvas.corner).astype(np.float32)
+    later, earlier = (follow(window, canvas.index, points, way, reach) for way in (1, -1))
+    nearer = (later.doubt <= earlier.doubt)[:, None]
+    lit = np.where(nearer, later.colours, earlier.colours).mean(axis=1)
+    sure = np.minimum(later.doubt, earlier.doubt) < BESIDE_COST
+    light: np.ndarray = np.zeros((*canvas.hole.shape, 2), np.float32)
+    light[ys, xs, 0] = np.where(sure, lit, 0)
+    light[ys, xs, 1] = np.where(sure, canvas.image[ys, xs].mean(axis=1), 0)
+    light = cv2.blur(light, (5, 5))  # what is dark by a pixel is texture that was not met exactly
+    dark = (light[..., 1] < 0.85 * light[..., 0]) & (light[..., 0] - light[..., 1] > 8)
+    spots = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    # Unsure pixels between hole and shadow must not part them.
+    _, parts = cv2.connectedComponents(spots | grow(canvas.hole, BESIDE).astype(np.uint8))
+    return grow((spots > 0) & np.isin(parts, np.unique(parts[canvas.hole])), 2) & ~canvas.hole
+
+
 class PropagationInpainter:
     """Carries real pixels into the hole and invents only what no frame shows.
 
@@ -626,6 +665,7 @@ class PropagationInpainter:
         block: int = 8,
         memory: int = 600_000_000,
         sharp: bool | None = None,
+        shadow: bool = False,
     ) -> None:
         """Set up; see `build_inpainter` for device and dilate.
 
@@ -638,6 +678,8 @@ class PropagationInpainter:
             memory: bytes the whole frames held may take.
             sharp: see `mix`; None = where masks were grown, to cover an object for the eye. A mask
                 that was not is taken to end exactly where the picture is to be believed.
+            shadow: also paint over the shadow beside the object, where other frames show the same
+                place brighter. Then pixels up to 42 from the masks may change.
         """
         if dilate is not None and dilate < 0:
             raise InputError(f"dilate is {dilate}; give a number of pixels from 0 up.")
@@ -646,7 +688,7 @@ class PropagationInpainter:
         self._motion = Motion(network, torch.device(device))
         self._generator = generator
         self._dilate, self._reach, self._block, self._memory = dilate, reach, block, memory
-        self._sharp = sharp
+        self._sharp, self._shadow = sharp, shadow
 
     def inpaint(
         self, frames: FrameSource, masks: MaskSource, *, start: int = 0, stop: int | None = None
@@ -666,7 +708,10 @@ class PropagationInpainter:
         frame_bytes = 3 * max(np.asarray(masks[start]).size, 1)  # a mask costs less to look at
         reach = max(2, min(self._reach, self._memory // frame_bytes))
         first = max(start - reach, 0)
-        window = Window(frames, masks, self._motion, dilate=self._dilate, first=first)
+        window = Window(
+            frames, masks, self._motion, dilate=self._dilate, first=first,
+            beside=SHADOW // 2 if self._shadow else BESIDE,
+        )  # fmt: skip
         for index in range(first, start):  # what lies before only lends its pixels
             window.read_to(index + 2)
             window.release(index, past=reach)
@@ -691,6 +736,8 @@ class PropagationInpainter:
         if not shot.hole.any():
             return None
         canvas = Canvas(shot, surroundings(shot.hole))
+        if self._shadow:
+            canvas.widen(shadow_beside(window, canvas, reach))
         evidence = search(window, canvas, reach, exact=shot.grown == 0)
         sharp = shot.grown > 0 if self._sharp is None else self._sharp
         found = evidence.found.any(axis=1)
@@ -788,7 +835,7 @@ def build_propagation(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         weights: SPyNet inside a BasicVSR file; None = the checkpoint `spynet`.
         dilate: pixels to grow the masks by; None = 2 % of the object's diagonal and 2 more.
-        options: `reach`, `block`, `memory`, `sharp` of `PropagationInpainter`.
+        options: `reach`, `block`, `memory`, `sharp`, `shadow` of `PropagationInpainter`.
 
     Raises:
         checkpoints.CheckpointError: The flow's weights are missing or damaged.

@@ -58,11 +58,12 @@ class Shot:
     hole: Mask
     grown: int = 0  # pixels by which the mask was grown into this hole
     corner: tuple[int, int] = (0, 0)  # x, y of the kept part in the frame
+    beside: int = BESIDE  # pixels round the hole that are seen with doubt, and twice `grown` more
 
     def __post_init__(self) -> None:
         # Cubic sampling touches pixels up to two away, linear sampling of this map up to one.
         touched = cv2.dilate(self.hole.astype(np.uint8), np.ones((3, 3), np.uint8))
-        beside = grow(self.hole, BESIDE + 2 * self.grown)
+        beside = grow(self.hole, self.beside + 2 * self.grown)
         self.obstacles = touched * np.uint8(HIDDEN - BY_THE_OBJECT) + beside * np.uint8(
             BY_THE_OBJECT
         )
@@ -169,6 +170,7 @@ class Window:
         *,
         dilate: int | None,
         first: int,
+        beside: int = BESIDE,
     ) -> None:
         """Stand before frame `first`; nothing is read yet.
 
@@ -177,11 +179,12 @@ class Window:
             measure: finds the motion between two neighbours on a region.
             dilate: pixels to grow masks by; None = by the object's size.
             first: the first frame that will be needed.
+            beside: see `Shot`.
         """
         self.shots: dict[int, Shot] = {}
         self.steps: dict[int, Step] = {}
         self._frames, self._masks, self._measure = frames, masks, measure
-        self._dilate = dilate
+        self._dilate, self._beside = dilate, beside
         self._next = first
         self._cuts = CutDetector()
         self.size = (0, 0)  # height, width of the frames, once one was read
@@ -236,7 +239,7 @@ class Window:
         check_mask(mask, frame, index)
         pixels = dilation_for(mask) if self._dilate is None else self._dilate
         self.size = mask.shape
-        return Shot(index, frame, grow(mask, pixels), pixels)
+        return Shot(index, frame, grow(mask, pixels), pixels, beside=self._beside)
 
 
 def surroundings(hole: Mask) -> Region:

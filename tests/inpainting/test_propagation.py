@@ -267,6 +267,28 @@ def test_what_passes_in_front_goes_on_behind_the_hole(spynet: SPyNet) -> None:
         assert psnr(found, true) > least
 
 
+@pytest.mark.parametrize("shadow", [False, True])
+def test_a_shadow_goes_with_what_casts_it(shadow: bool) -> None:
+    clip = moving_hole(10)
+    shaded = []
+    for frame, hole in zip(clip.frames, clip.holes, strict=True):
+        ys, xs = np.nonzero(hole)
+        dark = frame.copy()
+        dark[ys.max() + 1 : ys.max() + 11, xs.min() : xs.max() + 1] //= 2
+        far = np.s_[2:8, 90:96]  # something else that is dark in this frame only
+        dark[far] //= 2 if len(shaded) == 5 else 1
+        shaded.append(dark)
+    result = list(build(shadow=shadow, reach=10).inpaint(shaded, clip.holes))
+    for frame, dark, truth, hole in zip(result, shaded, clip.truth, clip.holes, strict=True):
+        ys, xs = np.nonzero(hole)
+        under = np.s_[ys.max() + 1 : ys.max() + 11, xs.min() : xs.max() + 1]
+        if shadow:
+            assert psnr(frame[under], truth[under]) > psnr(dark[under], truth[under]) + 6
+        else:
+            np.testing.assert_array_equal(frame[~hole], dark[~hole])
+        np.testing.assert_array_equal(frame[2:8, 90:96], dark[2:8, 90:96])
+
+
 def test_nothing_is_carried_across_a_cut(spynet: SPyNet) -> None:
     first, second = moving_hole(6), moving_hole(6)
     second = Clip([255 - f[::-1] for f in second.truth], second.holes)
