@@ -92,29 +92,41 @@ class Sweep:
 
 
 class Palette:
-    """The colours of an object: as the user gave it, and as it was of late."""
+    """The colours of an object, as the user gave it and as it was of late, and of its frames."""
 
     def __init__(self, frame: np.ndarray, box_xywh: Box) -> None:
         self._given = self._late = _histogram(frame, box_xywh)
+        self._scene = _histogram(frame)
 
     def learn(self, frame: np.ndarray, box_xywh: Box) -> None:
         """Take a little of the colours of a box that is right."""
         self._late = (1 - _LEARNING) * self._late + _LEARNING * _histogram(frame, box_xywh)
+        self._scene = (1 - _LEARNING) * self._scene + _LEARNING * _histogram(frame)
 
     def compare(self, frame: np.ndarray, box_xywh: Box) -> float:
         """How alike the colours of a box are, 0 to 1 (Bhattacharyya coefficient)."""
         other = _histogram(frame, box_xywh)
-        return float(max(np.sqrt(mine * other).sum() for mine in (self._given, self._late)))
+        return max(_coefficient(mine, other) for mine in (self._given, self._late))
+
+    def change_of_light(self, frame: np.ndarray) -> float:
+        """How alike the colours of the whole frame are: little when lights go on or off."""
+        return _coefficient(self._scene, _histogram(frame))
 
 
-def _histogram(frame: np.ndarray, box_xywh: Box) -> np.ndarray:
+def _coefficient(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.sqrt(first * second).sum())
+
+
+def _histogram(frame: np.ndarray, box_xywh: Box | None = None) -> np.ndarray:
     import cv2
 
-    height, width = frame.shape[:2]
-    x, y, w, h = box_xywh
-    x0, x1 = _span(x, x + w, width)
-    y0, y1 = _span(y, y + h, height)
-    patch = cv2.resize(frame[y0:y1, x0:x1], (32, 32), interpolation=cv2.INTER_AREA)
+    if box_xywh is not None:
+        height, width = frame.shape[:2]
+        x, y, w, h = box_xywh
+        x0, x1 = _span(x, x + w, width)
+        y0, y1 = _span(y, y + h, height)
+        frame = frame[y0:y1, x0:x1]
+    patch = cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(patch, cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1], None, [12, 6], [0, 180, 0, 256])
     return counts / counts.sum()
@@ -172,10 +184,13 @@ class Recovery:
             way_back: see `presence.likeness`, for a box in this frame.
         """
         was_lost = self.presence.lost
-        found = self._weigh(frame, sight)
+        # In sight, an object may change its colours as much as all that is around it.
+        light = 1.0 if was_lost else self._palette.change_of_light(frame)
+        found = self._weigh(frame, sight, light)
         if self._cuts.is_cut(frame):
             self.presence.lose()
             was_lost = False
+            found = self._weigh(frame, sight)
         elif not was_lost:
             self.presence.update(found.probability)
         if not self.presence.lost:
@@ -195,9 +210,9 @@ class Recovery:
             found = max(found, *again, key=_probability)
         return self._check(found, way_back)
 
-    def _weigh(self, frame: np.ndarray, sight: Sight) -> _Found:
+    def _weigh(self, frame: np.ndarray, sight: Sight, light: float = 1.0) -> _Found:
         entropy = edge_entropy(sight.more.reshape(4, -1))
-        color = self._palette.compare(frame, sight.box_xywh)
+        color = min(1.0, self._palette.compare(frame, sight.box_xywh) / max(light, 1e-6))
         return _Found(sight, entropy, color, presence(sight.score, entropy, color))
 
     def _elsewhere(self, frame: np.ndarray) -> list[SquareCrop]:

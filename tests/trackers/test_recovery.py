@@ -134,6 +134,23 @@ def test_what_does_not_lead_back_is_not_taken(network: Network) -> None:
     assert network.track(showing((200, 150, 60, 20)), way_back=lambda box: 0.9).probability > likely
 
 
+def test_lights_that_go_on_are_no_loss(network: Network) -> None:
+    """The network goes on seeing it, while every colour has changed, the scene's as well."""
+
+    def lit(strength: float) -> np.ndarray:
+        frame = showing(BOX).astype(float)
+        return (frame * (1 - strength) + frame[..., ::-1] * strength).astype(np.uint8)
+
+    palette = network.recovery._palette
+    assert palette.compare(lit(1), BOX) < 0.1 and palette.change_of_light(lit(1)) < 0.6
+    assert palette.change_of_light(showing(BOX)) == pytest.approx(1)
+    network._see = lambda frame, window: sight(window, BOX, sure=True)  # type: ignore[method-assign]
+    for i in range(40):
+        verdict = network.track(lit(min(1.0, i / 8)))
+        assert not verdict.lost
+    assert verdict.probability > 0.9  # the new colours have been learnt
+
+
 def test_a_new_shot_does_not_inherit_the_box(network: Network) -> None:
     network.track(showing(BOX))
     assert network.track(showing(None, seed=1)).lost
