@@ -25,6 +25,7 @@ from trackers.training.data import DataConfig
 
 _log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
+PACKED = ("stills", "tracks")  # kinds of sources that are packed shards
 T = TypeVar("T")
 
 
@@ -404,7 +405,12 @@ def _sources(
     without = [kind for kind in wanted if kind not in dict(places)]
     if without and places:
         _log.warning("Without --data %s=PATH: left out.", "=PATH, ".join(without))
-    return [{"kind": kind, "path": path} | wanted.get(kind, {}) for kind, path in places]
+    # Of packed shards a part is held out for validation unless the recipe says otherwise.
+    part = {kind: {"split": "train"} for kind in PACKED}
+    return [
+        {"kind": kind, "path": path} | part.get(kind, {}) | wanted.get(kind, {})
+        for kind, path in places
+    ]
 
 
 def build_recipe(

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from trackers.boxes import box_iou
-from trackers.training.config import Recipe, read
+from trackers.training.config import PACKED, Recipe, read
 from trackers.training.data import Batches, DataConfig, SourceConfig
 from trackers.training.losses import target_corners
 from trackers.training.objectives import answer, corners
 from trackers.training.processes import Place
 
 _SEED = 2026  # of the pairs: the same ones for every run with the same data
-_PACKED = ("stills", "tracks")
 
 
 def held_out_data(recipe: Recipe) -> DataConfig | None:
@@ -29,7 +28,7 @@ def held_out_data(recipe: Recipe) -> DataConfig | None:
             changes = {"weight": 1.0, **recipe.validation.sources[source.kind]}
             merged = {**asdict(source), **changes}
             chosen.append(read(SourceConfig, merged, f"validation.sources.{source.kind}"))
-        elif not recipe.validation.sources and source.kind in _PACKED and source.split == "train":
+        elif not recipe.validation.sources and source.kind in PACKED and source.split == "train":
             chosen.append(replace(source, split="val"))
     return replace(recipe.data, sources=tuple(chosen)) if chosen else None
 
