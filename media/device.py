@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from media.errors import InputError
@@ -30,3 +32,27 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"The device {str(device)!r} is not available on this machine; use 'auto' or 'cpu'."
         ) from error
     return found
+
+
+def multiplies_bfloat16(device: str | torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, so that it is worth while there.
+
+    PyTorch computes in bfloat16 anywhere, but on a CPU without them more slowly than in float32.
+    """
+    import torch
+
+    found = resolve_device(device)
+    if found.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return found.type == "cpu" and bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """What Linux says the processor can do; nothing on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())
