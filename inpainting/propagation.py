@@ -331,10 +331,15 @@ def follow_front(
 
 FEATURES = 7
 WEIGHTS = np.array([
-    [0.01, -0.239, 0.409, -1.22, -1.874, 0.628, 1.947],
-    [-1.041, -0.39, -0.582, 1.227, -0.675, 0.961, 0.672],
+    [-0.128, -0.338, 0.593, -0.157, -1.595, 0.348, 1.247],
+    [0.064, -0.220, 0.0, 0.0, -0.515, 0.498, 0.413],
 ])  # fmt: skip
-"""Of the features of a find in the background and in front of it, in the order of `weigh`."""
+"""Of the features of a find in the background and in front of it, in the order of `weigh`.
+
+Fitted so that `mix` comes closest to the truth (least squares, with a small penalty on the weights)
+in 14 clips of other scenes than those of the evaluation, under moving and still holes drawn at
+random. In none of them was a thing in front found in both directions of time, hence the two zeros.
+"""
 
 
 @dataclass
