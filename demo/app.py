@@ -207,7 +207,8 @@ class Page:
             self.session_id, self.trim, self.exports, self.tracker, self.segmenter,
             self.inpainter, self.dilate,
         ]  # fmt: skip
-        self.run.click(self.on_run, asked, [*run_state, *results, self.editor], **quiet)
+        # Through the same queue as what is done in the editor, and so after it.
+        self.run.click(self.on_run, asked, [*run_state, *results, self.editor], **look)
         self.pause.click(self.on_pause, self.session_id, run_state, **direct)
         self.cancel.click(self.on_cancel, self.session_id, run_state, **direct)
         self.timer.tick(
@@ -251,7 +252,7 @@ class Page:
                 "session": session.id,
                 "files": [file.name for file in job.files],
                 "version": job.id,
-                "comparable": session.comparable,
+                "offset": session.offset,
             },
         }
 

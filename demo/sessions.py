@@ -216,6 +216,7 @@ class Session:
         with open_video(source, budget=budget) as reader:
             self.info = reader.info
             self.frame_count = len(reader)
+            self._times = (reader.pts - reader.pts[0]) * float(reader.info.time_base)
         self.frame_at(0)
 
     def touch(self) -> None:
@@ -547,12 +548,13 @@ class Session:
         return {"things": things}
 
     @property
-    def comparable(self) -> bool:
-        """Whether the source can be played beside the results, by a browser and in step."""
+    def offset(self) -> float | None:
+        """Seconds of the source at which the results begin; None if a browser cannot play it."""
         playable = self.info.codec in ("h264", "vp8", "vp9", "av1") and not self.info.rotation
-        container = self.source.suffix in (".mp4", ".m4v", ".mov", ".webm")
-        trimmed = self._asked is not None and self._asked[1].trim
-        return playable and container and not trimmed
+        if not playable or self.source.suffix not in (".mp4", ".m4v", ".mov", ".webm"):
+            return None
+        settings = self._asked[1] if self._asked is not None else None
+        return float(self._times[settings.start or 0]) if settings and settings.trim else 0.0
 
     def view(self) -> dict[str, Any]:
         """What the editor on the page shows."""

@@ -141,7 +141,8 @@ function signs(thing) {
   if (thing.box.length) {
     const box = make("i", { className: `box${active ? " active" : ""}` });
     box.style.cssText = place(thing.box) + `; border-color: ${thing.color}`;
-    if (value.things.length > 1) box.append(make("b", { textContent: thing.name }));
+    const inside = thing.box[1] < value.height / 12 ? "inside" : ""; // or it would be cut off
+    if (value.things.length > 1) box.append(make("b", { textContent: thing.name, className: inside }));
     marks.push(box);
   }
   if (active) {

@@ -24,8 +24,7 @@ function show() {
     after.src = base;
     after.id = which.replace(".", "_");
   }
-  // A trimmed result has another clock than the source.
-  const comparable = props.value.comparable;
+  const comparable = props.value.offset !== null; // or the browser cannot play the source
   if (!comparable) how = "alone";
   find(".how").hidden = !comparable;
   const source = new URL(`media/${props.value.session}/source`, document.baseURI).href;
@@ -47,7 +46,8 @@ function wipe() {
 function keepInStep() {
   const [before, after] = [find(".before"), find(".after")];
   if (how === "alone") return before.pause();
-  if (Math.abs(before.currentTime - after.currentTime) > 0.08) before.currentTime = after.currentTime;
+  const wanted = after.currentTime + props.value.offset; // a trimmed result has a clock of its own
+  if (Math.abs(before.currentTime - wanted) > 0.08) before.currentTime = wanted;
   after.paused ? before.pause() : before.play().catch(() => {});
 }
 
