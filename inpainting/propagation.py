@@ -331,8 +331,8 @@ def follow_front(
 
 FEATURES = 7
 WEIGHTS = np.array([
-    [-0.128, -0.338, 0.593, -0.157, -1.595, 0.348, 1.247],
-    [0.064, -0.220, 0.0, 0.0, -0.515, 0.498, 0.413],
+    [1.167, -0.269, 0.613, -0.114, -1.219, 0.458, 1.516],
+    [-0.193, -0.203, 0.0, 0.0, -0.377, 0.618, 0.829],
 ])  # fmt: skip
 """Of the features of a find in the background and in front of it, in the order of `weigh`.
 
@@ -399,7 +399,7 @@ def weigh(
         gap = _spread(np.minimum(gap, 60), both, at, shape, 2.0) * both / 20
         for finds in pair:
             doubt = np.log1p(np.minimum(finds.doubt, 200))
-            miss = misses[len(features)] / 20 * exact
+            miss = np.log1p(np.maximum(misses[len(features)], 0)) * exact
             features.append(
                 np.stack((np.ones_like(gap), doubt, gap, both, miss, depth, sign * vote), axis=1)
             )
@@ -723,7 +723,7 @@ class PropagationInpainter:
         before: Canvas | None = None
         for begin in range(start, stop, self._block):
             end = min(begin + self._block, stop)
-            window.read_to(end)
+            window.read_to(end + 1)  # the motion out of a frame is measured before it is cut down
             if any(window.shots[i].hole.any() for i in range(begin, end)):
                 window.read_to(end + reach)
             canvases = [self._propagate(window, i, reach) for i in range(begin, end)]

@@ -121,6 +121,18 @@ def test_frames_without_a_mask_come_back_as_they_are() -> None:
     assert psnr_in_holes(result, clip) > 35
 
 
+@pytest.mark.parametrize("gap", [4, 5, 8, 9])
+def test_what_is_gone_for_long_may_come_back(gap: int) -> None:
+    """Whole blocks without a mask, and a mask on the first frame after them."""
+    clip = moving_hole(gap + 6)
+    empty = np.zeros_like(clip.holes[0])
+    holes = [h if i < 2 or i >= 2 + gap else empty for i, h in enumerate(clip.holes)]
+    clip = Clip(clip.truth, holes)
+    result = run(build(reach=4, block=2), clip)
+    assert len(result) == len(clip)
+    assert psnr_in_holes(result, clip) > 35
+
+
 def test_no_masks_at_all() -> None:
     clip = moving_hole(5)
     clip = Clip(clip.truth, [np.zeros_like(hole) for hole in clip.holes])
