@@ -97,10 +97,10 @@ def weights(out: Path) -> str:
     return str(cut if cut.exists() else out / "weights.safetensors")
 
 
-def settings_of(stage: int, tiny: bool) -> dict[str, object]:
+def settings_of(stage: int, tiny: bool, times: int) -> dict[str, object]:
     if not tiny:
         return {}
-    found: dict[str, object] = TINY | {"schedule.epochs": TINY_EPOCHS[stage - 1]}
+    found: dict[str, object] = TINY | {"schedule.epochs": times * TINY_EPOCHS[stage - 1]}
     if stage > 1:
         found["network.options.feat_sz"] = 24  # four times as fine as the tokens
     if stage == 2:
@@ -109,7 +109,7 @@ def settings_of(stage: int, tiny: bool) -> dict[str, object]:
         found |= {"teacher.options.dim": 96, "teacher.options.heads": 3}
         found |= {"optimizer.lr": 5e-4, "optimizer.backbone_lr": 5e-4}
     if stage in FADED:
-        found["schedule.removal_epochs"] = FADED[stage]
+        found["schedule.removal_epochs"] = times * FADED[stage]
     if stage == 5:
         found["network.options.kept_hidden"] = 96
     if stage == 6:
@@ -117,13 +117,13 @@ def settings_of(stage: int, tiny: bool) -> dict[str, object]:
     return found
 
 
-def chain(data: Data, out: Path, device: str, tiny: bool) -> None:
+def chain(data: Data, out: Path, device: str, tiny: bool, times: int) -> None:
     """Train all stages with a teacher that knows something, and with one that does not."""
     rows = []
     for branch in ("taught", "control"):
         before = places = out / "taught" / CHAIN[0]
         for stage, name in enumerate(CHAIN, 1):
-            settings = settings_of(stage, tiny)
+            settings = settings_of(stage, tiny, times)
             places = out / branch / name
             if stage == 1:
                 if branch == "control":
@@ -142,8 +142,8 @@ def chain(data: Data, out: Path, device: str, tiny: bool) -> None:
             rows.append((branch, name, losses(places), found["figures"]))
             before = places
     eight = out / "taught" / CHAIN[3]
-    settings = settings_of(6, tiny) | {
-        "schedule.epochs": sum(TINY_EPOCHS[4:6]) if tiny else 30,
+    settings = settings_of(6, tiny, times) | {
+        "schedule.epochs": times * sum(TINY_EPOCHS[4:6]) if tiny else 30,
         "init.weights": weights(eight),
         "teacher.weights": weights(eight),
     }
@@ -390,6 +390,7 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, metavar="KIND=PATH")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scale", choices=["tiny", "reduced"], default="tiny")
+    parser.add_argument("--times", type=int, default=1, help="as long, for `chain --scale tiny`")
     parser.add_argument("--evaluate", type=Path, help="folder of sequences; not for `chain`")
     parser.add_argument("--frames", type=int, default=200, help="of each sequence at most")
     parser.add_argument("--steps", type=int, default=100, help="of each run; not for `chain`")
@@ -403,7 +404,7 @@ def main() -> None:
     data = [tuple(text.split("=", 1)) for text in args.data]
     args.out.mkdir(parents=True, exist_ok=True)
     if args.what == "chain":
-        chain(data, args.out, args.device, args.scale == "tiny")
+        chain(data, args.out, args.device, args.scale == "tiny", args.times)
     else:
         experiment = figure if args.what == "figure" else shrink
         experiment(data, args.out, args.device, args.evaluate, args.steps, args.seeds, args.frames)
