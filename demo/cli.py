@@ -92,6 +92,7 @@ def settings_from(args: argparse.Namespace, do: str) -> Settings:
         inpainter=args.inpainter,
         device=args.device,
         dilate=args.dilate,
+        feather=args.feather,
         tracks=args.tracks,
         masks=args.masks,
         exports=tuple(dict.fromkeys(args.export)),
@@ -144,6 +145,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--dilate", type=int, metavar="PIXELS",
         help="grow the mask by this much before painting away (default: by the object's size)",
+    )  # fmt: skip
+    how.add_argument(
+        "--feather", type=float, default=defaults.feather, metavar="PIXELS",
+        help=f"softness of a cut-out's edge (default {defaults.feather:g})",
     )  # fmt: skip
     how.add_argument(
         "--export", action="append", default=[], metavar="NAME",
@@ -269,7 +274,7 @@ def dispatch(args: argparse.Namespace) -> int:
         from demo.app import serve
 
         return serve(
-            args.host, args.port, budget_from(args),
+            host=args.host, port=args.port, budget=budget_from(args),
             auth=[parse_login(text) for text in args.auth], desktop=args.desktop,
         )  # fmt: skip
     if args.command == "batch":

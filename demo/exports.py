@@ -97,6 +97,7 @@ class Material:
     Attributes:
         span: the frames that were worked on.
         masks: per object; empty where a run was not asked for masks.
+        feather: softness of a cut-out's edge, in pixels.
         tick: called with the number of frames that are done.
     """
 
@@ -105,6 +106,7 @@ class Material:
     objects: Sequence[ObjectPrompt]
     span: range
     masks: Mapping[int, MaskFolder]
+    feather: float
     tick: Callable[[int], None]
 
 
@@ -173,19 +175,19 @@ def _write_coco(path: Path, material: Material) -> None:
 
 
 GREEN = (0, 177, 64)  # of the screens in studios
-_SOFT_EDGE = 0.8  # pixels, standard deviation
-_KEPT_EDGE = 4  # pixels around the object whose colour stays, for whoever scales or smooths alpha
+_KEPT_EDGE = 2  # pixels beyond the soft edge whose colour stays, for whoever scales the picture
 
 
 def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (frame index, uint8 (h, w, 4) RGBA): the objects, with see-through surroundings."""
-    kernel = np.ones((2 * _KEPT_EDGE + 1,) * 2, np.uint8)
+    reach = _KEPT_EDGE + round(3 * material.feather)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
     frames = material.reader.frames(material.span.start, material.span.stop)
     together = MaskUnion(material.masks.values())
     for index, frame in zip(material.span, frames, strict=False):
         opaque = together[index].astype(np.uint8) * 255
         near = cv2.dilate(opaque, kernel) > 0
-        alpha = cv2.GaussianBlur(opaque, (0, 0), _SOFT_EDGE)
+        alpha = cv2.GaussianBlur(opaque, (0, 0), material.feather) if material.feather else opaque
         yield index, np.dstack([frame * near[..., None], alpha])
 
 

@@ -180,6 +180,7 @@ class Settings:
         trim: write only that range (sound included) instead of the whole video.
         tracker, segmenter, inpainter: names of models; auto = the best one whose weights are here.
         dilate: pixels by which masks grow before painting; None = by the object's size.
+        feather: softness of a cut-out's edge, in pixels (standard deviation); 0 = a hard edge.
         tracks: a file of boxes to take in place of following; see `demo/imports.py`.
         masks: masks to take in place of following and cutting out.
         exports: names in `EXPORTS` of what shall be written besides.
@@ -194,6 +195,7 @@ class Settings:
     inpainter: str = "auto"
     device: str = "auto"
     dilate: int | None = None
+    feather: float = 0.8
     tracks: Path | None = None
     masks: Path | None = None
     exports: tuple[str, ...] = ()
@@ -204,6 +206,8 @@ class Settings:
                 raise InputError(f"There is no export “{name}”; there are {', '.join(EXPORTS)}.")
             if EXPORTS[name].needs_masks and self.do == "track":
                 raise InputError(f"The export {name} needs masks; use segment or remove.")
+        if not 0 <= self.feather <= 50:
+            raise InputError(f"A cut-out's edge is 0 to 50 pixels soft, not {self.feather:g}.")
         if self.tracks is not None and self.masks is not None:
             raise InputError("Give tracks or masks, but not both; boxes are made of masks.")
 

@@ -219,7 +219,8 @@ class _Run:
             self.stage("paint away", painted, ["removed.mp4"], self._repaint)
         for name in s.exports:
             export = partial(self._export, name, tracks)
-            self.stage(f"export {name}", asked, [EXPORTS[name].output], export)
+            print_ = fingerprint(asked, s.feather)
+            self.stage(f"export {name}", print_, [EXPORTS[name].output], export)
         return self._summary()
 
     def stage(self, name: str, print_: str, outputs: list[str], work: Callable[[], None]) -> None:
@@ -402,7 +403,7 @@ class _Run:
         WRITERS[name](
             self.project.folder / EXPORTS[name].output,
             Material(
-                self.reader, tracks, self.objects, self.span, masks,
+                self.reader, tracks, self.objects, self.span, masks, self.settings.feather,
                 lambda done: self.tick(f"export {name}", done, total),
             ),
         )  # fmt: skip

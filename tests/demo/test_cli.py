@@ -258,6 +258,8 @@ def test_batch_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_the_page_takes_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, object] = {}
     monkeypatch.setattr("demo.app.serve", lambda **how: seen.update(how) or 0)
-    assert main(["--port", "7999", "--max-minutes", "2", "--max-megapixels", "1.5"]) == 0
-    assert seen["port"] == 7999
+    limits = ["--max-minutes", "2", "--max-megapixels", "1.5"]
+    assert main(["--port", "7999", *limits, "--auth", "ann:a:b", "--auth", "bob:c"]) == 0
+    assert seen["port"] == 7999 and seen["auth"] == [("ann", "a:b"), ("bob", "c")]
     assert seen["budget"] == Budget(max_seconds=120, max_frame_pixels=1_500_000)
+    assert main(["--auth", "ann"]) == 2

@@ -119,6 +119,21 @@ def test_matte_is_white_on_the_object(result: Result) -> None:
         assert video[5][y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 240 and video[5][:20].max() < 15
 
 
+@pytest.mark.parametrize(("feather", "width"), [(0.0, (0, 3)), (4.0, (8, 24))])
+def test_the_edge_is_as_soft_as_asked(
+    feather: float, width: tuple[int, int], clip: Path, tmp_path: Path
+) -> None:
+    settings = Settings(do="segment", end=6, exports=("mov",), feather=feather)
+    folder = run(clip, tmp_path / "out", [PROMPT], settings).folder
+    with av.open(str(folder / "cutout.mov")) as container:
+        rgba = next(container.decode(video=0)).reformat(format="rgba").to_ndarray()
+    row = rgba[42, :, 3]
+    between = ((row > 12) & (row < 243)).sum() / 2  # left and right edge
+    assert width[0] <= between <= width[1]
+    with pytest.raises(InputError, match="0 to 50"):
+        Settings(feather=-1.0)
+
+
 def test_cut_out_is_as_long_as_the_range(clip: Path, tmp_path: Path) -> None:
     settings = Settings(do="segment", start=0, end=6, exports=("webm",))
     folder = run(clip, tmp_path / "out", [PROMPT], settings).folder
