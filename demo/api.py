@@ -58,11 +58,11 @@ def add_endpoints(workspace: Workspace, perform: Callable[[Session, dict[str, An
 
         Args:
             project: its id.
-            settings: any of trim, tracker, segmenter, inpainter, dilate, feather and exports.
+            settings: any of trim, tracker, segmenter, inpainter, dilate, shadow, feather, exports.
         """
 
         def work() -> dict[str, Any]:
-            allowed = {"trim", "tracker", "segmenter", "inpainter", "dilate", "feather"}
+            allowed = {"trim", "tracker", "segmenter", "inpainter", "dilate", "shadow", "feather"}
             if unknown := set(settings) - allowed - {"exports"}:
                 raise InputError(f"There is no setting {', '.join(sorted(unknown))}.")
             chosen = {name: settings[name] for name in allowed & set(settings)}

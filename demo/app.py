@@ -164,6 +164,10 @@ class Page:
             0, 60, 0, step=1, label="Grow the mask before painting (pixels)",
             info="0: by the object's size", elem_id="dilate",
         )  # fmt: skip
+        self.shadow = gr.Checkbox(
+            settings.shadow, label="Paint over its shadow, too",
+            info="where other frames show that place brighter", elem_id="shadow",
+        )  # fmt: skip
         self.feather = gr.Slider(
             0, 10, settings.feather, step=0.2, label="Soft edge of cut-outs (pixels)",
             elem_id="feather",
@@ -209,7 +213,7 @@ class Page:
         )  # fmt: skip
         asked = [
             self.session_id, self.trim, self.exports, self.tracker, self.segmenter,
-            self.inpainter, self.dilate, self.feather,
+            self.inpainter, self.dilate, self.shadow, self.feather,
         ]  # fmt: skip
         # Through the same queue as what is done in the editor, and so after it.
         self.run.click(self.on_run, asked, [*run_state, *results, self.editor], **look)
@@ -345,13 +349,13 @@ class Page:
     @told
     def on_run(
         self, session_id: str, trim: bool, exports: list[str], tracker: str, segmenter: str,
-        inpainter: str, dilate: int, feather: float,
+        inpainter: str, dilate: int, shadow: bool, feather: float,
     ) -> Updates:  # fmt: skip
         session = self._session(session_id)
         settings = replace(
             self.workspace.options.settings,
             trim=trim, tracker=tracker, segmenter=segmenter, inpainter=inpainter,
-            dilate=dilate or None, feather=feather,
+            dilate=dilate or None, shadow=shadow, feather=feather,
         )  # fmt: skip
         session.start(self.workspace.jobs, settings, exports)
         return {

@@ -92,6 +92,7 @@ def settings_from(args: argparse.Namespace, do: str) -> Settings:
         inpainter=args.inpainter,
         device=args.device,
         dilate=args.dilate,
+        shadow=args.shadow,
         feather=args.feather,
         tracks=args.tracks,
         masks=args.masks,
@@ -146,6 +147,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--dilate", type=int, metavar="PIXELS",
         help="grow the mask by this much before painting away (default: by the object's size)",
     )  # fmt: skip
+    how.add_argument(
+        "--shadow", action="store_true", help="also paint over the shadow beside the object"
+    )
     how.add_argument(
         "--feather", type=float, default=defaults.feather, metavar="PIXELS",
         help=f"softness of a cut-out's edge (default {defaults.feather:g})",

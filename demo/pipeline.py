@@ -91,8 +91,14 @@ class Models:
             return self._segmenter
 
     def inpainter(self) -> Inpainter:
+        settings = self.settings
+        options: dict[str, Any] = {}
+        if settings.shadow:
+            if settings.inpainter != "propagation":
+                raise InputError("Only propagation finds shadows; choose it, or leave shadows.")
+            options["shadow"] = True
         return build_inpainter(
-            self.settings.inpainter, device=self.settings.device, dilate=self.settings.dilate
+            settings.inpainter, device=settings.device, dilate=settings.dilate, **options
         )
 
 

@@ -180,6 +180,7 @@ class Settings:
         trim: write only that range (sound included) instead of the whole video.
         tracker, segmenter, inpainter: names of models; auto = the best one whose weights are here.
         dilate: pixels by which masks grow before painting; None = by the object's size.
+        shadow: also paint over the shadow beside an object (propagation can).
         feather: softness of a cut-out's edge, in pixels (standard deviation); 0 = a hard edge.
         tracks: a file of boxes to take in place of following; see `demo/imports.py`.
         masks: masks to take in place of following and cutting out.
@@ -195,6 +196,7 @@ class Settings:
     inpainter: str = "auto"
     device: str = "auto"
     dilate: int | None = None
+    shadow: bool = False
     feather: float = 0.8
     tracks: Path | None = None
     masks: Path | None = None

@@ -215,7 +215,9 @@ class _Run:
                 "draw masks", video, ["segmented.mp4"], lambda: self._draw(tracks, "segmented.mp4")
             )
         if s.do == "remove":
-            painted = fingerprint(video, s.inpainter, s.dilate, _weights_here("flow", "inpainter"))
+            painted = fingerprint(
+                video, s.inpainter, s.dilate, s.shadow, _weights_here("flow", "inpainter")
+            )
             self.stage("paint away", painted, ["removed.mp4"], self._repaint)
         for name in s.exports:
             export = partial(self._export, name, tracks)

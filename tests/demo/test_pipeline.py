@@ -198,6 +198,16 @@ def test_second_run_does_nothing_and_a_change_redoes_only_what_it_touches(
     assert stages == ["paint away"]
 
 
+def test_only_propagation_is_asked_for_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(pipeline, "build_inpainter", lambda name, **how: asked.append(how))
+    pipeline.Models(Settings(inpainter="propagation", shadow=True)).inpainter()
+    pipeline.Models(Settings(inpainter="e2fgvi")).inpainter()
+    assert asked[0]["shadow"] is True and "shadow" not in asked[1]
+    with pytest.raises(InputError, match="Only propagation"):
+        pipeline.Models(Settings(inpainter="e2fgvi", shadow=True)).inpainter()
+
+
 def test_cancelled_run_goes_on_where_it_stopped(clip: Path, tmp_path: Path) -> None:
     stage_now = ""
 
