@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from checkpoints import CheckpointError
 from media import InputError
-from media.command_line import build_parser, call
+from media.command_line import run_program
 
 
 def _say(line: str) -> None:
@@ -78,21 +76,13 @@ COMMANDS = (evaluate,)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 ok, 1 failed (missing weights, a full disk), 2 bad input."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        return call(build_parser("python -m inpainting", __doc__, COMMANDS).parse_args(argv))
-    except InputError as error:
-        _say(f"Error: {error}")
-        return 2
-    except CheckpointError as error:
-        _say(f"Error: {error}")
-        return error.exit_code
-    except OSError as error:
-        _say(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
-        return 1
-    except KeyboardInterrupt:
-        _say("Stopped; what was scored so far is in the --out folder.")
-        return 1
+    return run_program(
+        "python -m inpainting",
+        __doc__,
+        COMMANDS,
+        argv,
+        stopped="Stopped; what was scored so far is in the --out folder.",
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import logging
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -51,6 +53,41 @@ def call(arguments: argparse.Namespace) -> int:
     values = {name: given[name] for name in names}
     positional = [values.pop(n) for n, p in names.items() if p.kind is not p.KEYWORD_ONLY]
     return int(command(*positional, **values))
+
+
+def run_program(
+    prog: str,
+    description: str,
+    commands: Sequence[Command],
+    argv: Sequence[str] | None = None,
+    *,
+    stopped: str = "Stopped.",
+) -> int:
+    """Run what the command line asks for; what goes wrong is one sentence on standard error.
+
+    Args:
+        argv: without the program's name; None = what this process was started with.
+        stopped: what Ctrl+C is answered with.
+
+    Returns:
+        0 ok, 1 failed, 2 input that cannot be used. An error may bring an `exit_code` of its own.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return call(build_parser(prog, description, commands).parse_args(argv))
+    except InputError as error:
+        sentence, code = f"Error: {error}", 2
+    except OSError as error:
+        what = error.filename or "A file"
+        sentence, code = f"Error: {what} cannot be used: {error.strerror or error}.", 1
+    except KeyboardInterrupt:
+        sentence, code = stopped, 1
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        sentence, code = f"Error: {error}", error.exit_code
+    print(sentence, file=sys.stderr)
+    return code
 
 
 def _read_docstring(text: str) -> tuple[str, dict[str, str]]:

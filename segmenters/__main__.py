@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm import tqdm
 
-from checkpoints import CheckpointError
 from media import InputError
-from media.command_line import build_parser, call
+from media.command_line import run_program
 from segmenters.base import Precision
 
 if TYPE_CHECKING:
@@ -221,21 +219,7 @@ COMMANDS = (list_, evaluate, benchmark)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 ok, 1 failed (missing weights), 2 bad input."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        return call(build_parser("python -m segmenters", __doc__ or "", COMMANDS).parse_args(argv))
-    except InputError as error:
-        _say(f"Error: {error}")
-        return 2
-    except CheckpointError as error:
-        _say(f"Error: {error}")
-        return error.exit_code
-    except OSError as error:
-        _say(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
-        return 1
-    except KeyboardInterrupt:
-        _say("Stopped.")
-        return 1
+    return run_program("python -m segmenters", __doc__ or "", COMMANDS, argv)
 
 
 if __name__ == "__main__":

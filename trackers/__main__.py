@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from checkpoints import CheckpointError
 from media import InputError
-from media.command_line import build_parser, call
+from media.command_line import run_program
 from trackers.base import Mode, build_tracker, list_trackers
 
 if TYPE_CHECKING:
@@ -517,21 +516,13 @@ COMMANDS = (list_, track, explain, evaluate, report, vot, pack, train, export)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 ok, 1 failed (a sequence, missing weights), 2 bad input."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        return call(build_parser("python -m trackers", __doc__, COMMANDS).parse_args(argv))
-    except InputError as error:
-        _say(f"Error: {error}")
-        return 2
-    except CheckpointError as error:
-        _say(f"Error: {error}")
-        return error.exit_code
-    except OSError as error:
-        _say(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
-        return 1
-    except KeyboardInterrupt:
-        _say("Stopped; `evaluate` goes on from here when started again.")
-        return 1
+    return run_program(
+        "python -m trackers",
+        __doc__,
+        COMMANDS,
+        argv,
+        stopped="Stopped; `evaluate` goes on from here when started again.",
+    )
 
 
 if __name__ == "__main__":
