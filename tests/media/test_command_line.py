@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from media import InputError
-from media.command_line import build_parser, call
+from media.command_line import build_parser, call, run_program
 
 calls: list[tuple] = []
 
@@ -88,3 +88,33 @@ def test_help_says_all(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert text in shown
     assert "Nothing" not in shown
+
+
+def test_what_goes_wrong_is_a_sentence_and_a_code(capsys: pytest.CaptureFixture[str]) -> None:
+    class Missing(RuntimeError):
+        exit_code = 5
+
+    errors: dict[str, BaseException] = {
+        "bad": InputError("Give another."), "disk": OSError(28, "No space left", "x.csv"),
+        "stop": KeyboardInterrupt(), "missing": Missing("Fetch it."), "bug": ValueError("boom"),
+    }  # fmt: skip
+
+    def fail(how: str) -> int:
+        """Fail.
+
+        Args:
+            how: In which way.
+        """
+        raise errors[how]
+
+    def code(how: str) -> tuple[int, str]:
+        return run_program(
+            "prog", "", [fail], ["fail", how], stopped="Ended."
+        ), capsys.readouterr().err
+
+    assert code("bad") == (2, "Error: Give another.\n")
+    assert code("disk") == (1, "Error: x.csv cannot be used: No space left.\n")
+    assert code("stop") == (1, "Ended.\n")
+    assert code("missing") == (5, "Error: Fetch it.\n")
+    with pytest.raises(ValueError, match="boom"):
+        code("bug")
