@@ -106,30 +106,3 @@ def _span(mask: Mask, axis: int) -> tuple[int, int]:
     """From one before a mask's first row (axis 0) or column (1) to one after its last."""
     places = np.nonzero(mask)[axis]
     return max(int(places.min()) - 1, 0), min(int(places.max()) + 2, mask.shape[axis])
-
-
-def match_colours(
-    fill: np.ndarray, image: np.ndarray, hole: Mask, ring: Mask, *, limit: float = 30.0
-) -> np.ndarray:
-    """Shift the fill's colours so that it meets the image without a step at the hole's border.
-
-    The difference seen on the ring is spread into the hole like a soap film. A difference beyond
-    `limit` is no change of light but another surface (a shadow, a thing passing by) and is not
-    spread.
-
-    Args:
-        fill: float32 (h, w, 3) in [0, 255]: values in the hole and on the ring.
-        image: uint8 (h, w, 3).
-        hole: bool (h, w): the pixels to correct.
-        ring: bool (h, w): pixels outside the hole where both `fill` and `image` hold.
-
-    Returns:
-        float32 (h, w, 3).
-    """
-    difference = image.astype(np.float32) - fill
-    trusted = ring & (np.abs(difference).max(axis=-1) < limit)
-    if not trusted.any():
-        return fill
-    # Away from hole and ring nothing is wanted; zeros there would pull the film down.
-    film = diffuse(np.where(trusted[..., None], difference, 0), trusted)
-    return np.where(hole[..., None], fill + film, fill)

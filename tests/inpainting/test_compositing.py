@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inpainting.compositing import diffuse, dilation_for, feather, grow, match_colours
+from inpainting.compositing import diffuse, dilation_for, feather, grow
 
 
 def box(size: tuple[int, int], y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
@@ -61,13 +61,3 @@ def test_diffuse_stays_within_what_is_known() -> None:
     assert filled.min() >= values[known].min() - 1e-4
     assert filled.max() <= values[known].max() + 1e-4
     assert (diffuse(values, np.zeros((37, 53), bool)) == 0).all()
-
-
-def test_match_colours_takes_up_a_change_of_light_but_no_other_surface() -> None:
-    hole = box((40, 40), 10, 10, 30, 30)
-    ring = grow(hole, 2) & ~hole
-    image = np.full((40, 40, 3), 110, np.uint8)
-    fill = np.full((40, 40, 3), 100, np.float32)
-    assert np.abs(match_colours(fill, image, hole, ring)[hole] - 110).max() < 0.5
-    image[:, 30:] = 250  # something bright beside the hole
-    assert np.abs(match_colours(fill, image, hole, ring)[hole] - 110).max() < 0.5
