@@ -182,7 +182,8 @@ def main() -> None:
 
     print(
         "\n| sequence | frames | AUC, benchmark | AUC, robust | right frames "
-        "| of these called lost | other frames | of these called lost |\n|---|---|---|---|---|---|---|---|"
+        "| of these called lost | other frames | of these called lost |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     rows = []
     for name, sequence in sequences.items():
