@@ -194,7 +194,7 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
-        page.locator("#picture .empty, #picture .stage").first.wait_for()
+        page.locator("#picture .empty:visible, #picture .stage:visible").first.wait_for()
         return page
 
     yield go
