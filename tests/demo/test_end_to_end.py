@@ -38,7 +38,7 @@ def test_masks_of_a_labelled_sequence(
 ) -> None:
     """A box on the first frame gives masks that agree with those drawn by people."""
     sequence = shared(f"data/eval/vos/{name}")
-    prompt = ObjectPrompt(1, name, "#ff8800", box=first_box(sequence))
+    prompt = ObjectPrompt(id=1, name=name, color="#ff8800", box=first_box(sequence))
     run(sequence / "JPEGImages", tmp_path, [prompt], Settings(do="segment", end=20, trim=True))
     with open_video(sequence / "JPEGImages") as reader:
         ours = MaskFolder(tmp_path / "masks", size=reader.info.size)
@@ -51,7 +51,7 @@ def test_masks_of_a_labelled_sequence(
 def test_a_car_is_gone(shared: Callable[[str], Path], tmp_path: Path) -> None:
     """Where the car was there is something else, and away from it nothing has changed."""
     sequence = shared("data/eval/vos/car-shadow")
-    prompt = ObjectPrompt(1, "car", "#ff8800", box=first_box(sequence))
+    prompt = ObjectPrompt(id=1, name="car", color="#ff8800", box=first_box(sequence))
     run(sequence / "JPEGImages", tmp_path, [prompt], Settings(do="remove", end=12, trim=True))
     with (
         open_video(sequence / "JPEGImages") as before,

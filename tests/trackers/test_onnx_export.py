@@ -73,7 +73,7 @@ def test_the_command_exports_a_tracker_that_works(tmp_path: Path, capsys) -> Non
     search = onnxruntime.InferenceSession(search_path)
 
     frames, box = moving_frames(5), tuple(xyxy_to_xywh(np.array(BOXES[1], np.float64)))
-    tracker = build_tracker("mixformerv2_small", device="cpu", weights=SEED)
+    tracker = build_tracker("mixformerv2_small", device="cpu", weights=SEED, mode="benchmark")
     tracker.initialize(frames[0], BOXES[1])
     crop = SquareCrop.around(box, 2.0, 112).extract(frames[0])
     keys, values = template.run(None, {"templates": to_tensor([crop, crop])[None].numpy()})
