@@ -36,7 +36,7 @@ from media.video import VideoWriter
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 expect = sync_api.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 pytestmark = pytest.mark.browser
 
@@ -187,7 +187,7 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
             context = browser.new_context(
                 viewport={"width": 1280, "height": 720}, accept_downloads=True
             )
-            context.set_default_timeout(20_000)
+            context.set_default_timeout(60_000)
             context.route("**/*", guard)
             contexts.append(context)
         page = context.new_page()
@@ -206,7 +206,7 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
 
 def upload(page: Any, clip: Path) -> None:
     page.locator("#upload input[type=file]").set_input_files(clip)
-    expect(page.locator("#picture .stage")).to_be_visible(timeout=20_000)
+    expect(page.locator("#picture .stage")).to_be_visible(timeout=60_000)
 
 
 def show_frame(page: Any, index: int) -> None:
