@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from media import InputError
 from media.draw import PALETTE
+from media.files import replacing
 from media.masks import MaskFolder
 
 Task = Literal["track", "segment", "remove"]
@@ -272,14 +273,8 @@ def source_identity(source: Path) -> dict[str, Any]:
 
 def write_whole(path: Path, parts: Iterable[str]) -> None:
     """Write a text made of parts, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(parts)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(parts)
 
 
 def link(source: Path, target: Path) -> None:

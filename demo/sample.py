@@ -11,6 +11,7 @@ import numpy as np
 
 import checkpoints
 from demo.project import ObjectPrompt, Settings, object_color
+from media.files import replacing
 
 # One shot of the clip; the others are cut before and after it.
 SHOT = Settings(do="remove", start=30, end=45, trim=True)
@@ -24,8 +25,11 @@ def add_tone(source: Path, target: Path, *, rate: int = 48_000) -> None:
 
     The picture's packets are copied as they are.
     """
-    part = target.with_name(target.name + ".part")
-    with av.open(str(source)) as video, av.open(str(part), "w", format="mp4") as out:
+    with (
+        replacing(target) as part,
+        av.open(str(source)) as video,
+        av.open(str(part), "w", format="mp4") as out,
+    ):
         stream = video.streams.video[0]
         picture = out.add_stream_from_template(stream)
         sound = out.add_stream("aac", rate=rate, layout="mono")
@@ -41,7 +45,6 @@ def add_tone(source: Path, target: Path, *, rate: int = 48_000) -> None:
             frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
             out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
-    part.replace(target)
 
 
 def prepare(folder: Path) -> Path:

@@ -31,6 +31,7 @@ from inpainting.lpips import load_lpips
 from inpainting.metrics import WarpingError, psnr, ssim
 from media import InputError
 from media.device import resolve_device
+from media.files import replacing
 
 SIZE = (240, 432)
 PAIRS = ("blackswan+camel", "dog+car-shadow", "camel+bmx-trees", "car-shadow+blackswan")
@@ -290,8 +291,7 @@ def write_scores(scores: Sequence[Score], folder: Path) -> Path:
     rows = [asdict(s) for s in scores]
     for name in ("scores.csv", "scores.json", "scores.md"):
         path = folder / name
-        part = path.with_name(name + ".part")
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             if path.suffix == ".csv":
                 writer = csv.DictWriter(file, rows[0], lineterminator="\n")
                 writer.writeheader()
@@ -300,5 +300,4 @@ def write_scores(scores: Sequence[Score], folder: Path) -> Path:
                 json.dump(rows, file, indent=1)
             else:
                 file.write(as_markdown(scores))
-        part.replace(path)
     return folder / "scores.md"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from media.errors import InputError
+from media.files import replacing
 
 
 def save_mask(path: str | Path, mask: np.ndarray) -> None:
@@ -25,11 +25,10 @@ def save_mask(path: str | Path, mask: np.ndarray) -> None:
         mask: bool (h, w).
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     picture = mask.astype(np.uint8) * 255
     # A mask is mostly flat: the fastest compression makes it about as small as the best.
-    part.write_bytes(iio.imwrite("<bytes>", picture, extension=".png", compress_level=1))
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(iio.imwrite("<bytes>", picture, extension=".png", compress_level=1))
 
 
 def load_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from media import InputError
+from media.files import replacing
 from media.masks import load_mask
 from media.pictures import is_picture
 from media.reader import open_video
@@ -239,9 +239,8 @@ def save_table(table: Sequence[Sequence[str]], path: Path) -> None:
     """Write a table as .md or .csv. The file appears complete or not at all."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(table)
-    part = path.with_name(path.name + ".part")
-    part.write_text(as_markdown(table) if path.suffix == ".md" else text.getvalue())
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(as_markdown(table) if path.suffix == ".md" else text.getvalue())
 
 
 # ------------------------------------------------------------------------------------------- SAM

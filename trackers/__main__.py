@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from media import InputError
 from media.command_line import run_program
+from media.files import replacing
 from trackers.base import Mode, build_tracker, list_trackers
 
 if TYPE_CHECKING:
@@ -115,11 +116,9 @@ def track(
     if out is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         return 0
-    part = out.with_name(out.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("w", newline="", encoding="utf-8") as file:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    part.replace(out)
     print(out)
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any, cast
 from media import InputError
 
 
-class _Archive:
+class _Archive(ABC):
     """Files by their paths, in order; each process opens it for itself, when it first reads."""
 
     def __init__(self, path: Path) -> None:
@@ -46,19 +47,20 @@ class _Archive:
                 raise InputError(f"{self.path} cannot be opened: {error}.") from error
         return self._opened[1]
 
+    @abstractmethod
     def _open(self) -> Any:
-        raise NotImplementedError
+        """What `_handle` keeps; any exception says that it cannot be opened."""
 
-    def _close(self, handle: Any) -> None:
+    def _close(self, handle: Any) -> None:  # noqa: B027  (most need nothing here)
         """What a forked process does with the handle of its parent, apart from forgetting it."""
 
+    @abstractmethod
     def at_least(self, key: str) -> str | None:
         """The first path that does not come before `key`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, key: str) -> bytes | None:
         """The file, None if there is none of that path."""
-        raise NotImplementedError
 
 
 class _Zip(_Archive):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from media import InputError
+from media.files import replacing
 from trackers.datasets import Dataset, Sequence
 from trackers.datasets.base import Scoring
 from trackers.evaluation.metrics import PIXELS, PROTOCOLS, Scores, columns, mean_scores, score
@@ -190,9 +191,8 @@ def _plot(
     axes.set(xlim=(thresholds[0], thresholds[-1]), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=150, format="png")
-    part.replace(path)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")
 
 
 _PAGE = """<!doctype html>
@@ -234,17 +234,16 @@ def write_report(reports: Series[TrackerReport], dataset: Dataset, folder: str |
     missing = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
     part = "" if dataset.split == "all" else f" {dataset.split}"
     page = place / "report.html"
-    unfinished = page.with_name(page.name + ".part")
-    unfinished.write_text(
-        _PAGE.format(
-            title=escape(f"{dataset.title}{part}: {len(dataset)} sequences"),
-            summary=_as_html(summary(reports, dataset.scoring)),
-            protocol=escape(dataset.scoring),
-            images="\n".join(images),
-            details=_as_html(details(reports, dataset.scoring)),
-            missing=f"<h2>Not scored</h2><ul>{missing}</ul>" if missing else "",
-        ),
-        encoding="utf-8",
-    )
-    unfinished.replace(page)
+    with replacing(page) as unfinished:
+        unfinished.write_text(
+            _PAGE.format(
+                title=escape(f"{dataset.title}{part}: {len(dataset)} sequences"),
+                summary=_as_html(summary(reports, dataset.scoring)),
+                protocol=escape(dataset.scoring),
+                images="\n".join(images),
+                details=_as_html(details(reports, dataset.scoring)),
+                missing=f"<h2>Not scored</h2><ul>{missing}</ul>" if missing else "",
+            ),
+            encoding="utf-8",
+        )
     return page

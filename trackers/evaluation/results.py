@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from media import InputError
+from media.files import replacing
 from trackers.datasets import Dataset
 from trackers.datasets.files import read_boxes, read_numbers
 
@@ -90,9 +91,8 @@ class Results:
                 " name these with --label, or replace those with --overwrite."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -103,9 +103,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, table: np.ndarray, form: str) -> None:
-    part = path.with_name(path.name + ".part")
-    np.savetxt(part, table, fmt=form, delimiter="\t")
-    part.replace(path)
+    with replacing(path) as part:
+        np.savetxt(part, table, fmt=form, delimiter="\t")
 
 
 def file_name(label: str) -> str:
@@ -134,8 +133,7 @@ def write_submission(results: Results, names: Iterable[str]) -> Path | None:
         return None
     got10k = results.path.name.startswith("got10k")
     path = results.path.with_suffix(".zip")
-    part = path.with_suffix(".zip.part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             rows = results.boxes(name).astype(np.int64).tolist()
             text = "".join(",".join(map(str, row)) + "\n" for row in rows)
@@ -144,5 +142,4 @@ def write_submission(results: Results, names: Iterable[str]) -> Path | None:
             if got10k and seconds is not None:
                 lines = "".join(f"{value:.8f}\n" for value in seconds)
                 archive.writestr(f"{name}/{name}_time.txt", lines)
-    part.replace(path)
     return path

@@ -15,16 +15,16 @@ from safetensors.torch import save_file
 
 import checkpoints
 from media import InputError
+from media.files import replacing
 
 INDEX = ".index.json"
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
     """Let `save` write a file under another name, then give it its own."""
-    part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(part)
-    part.replace(path)
+    with replacing(path) as part:
+        save(part)
 
 
 def write_weights(
