@@ -16,7 +16,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from demo.sessions import Session, Workspace, to_jpeg
+from demo.pictures import to_jpeg
+from demo.sessions import Session, Workspace
 from media import InputError
 
 _FOREVER = {"cache-control": "private, max-age=86400, immutable"}  # a frame never changes

@@ -9,9 +9,7 @@ No gradio here.
 
 from __future__ import annotations
 
-import base64
 import getpass
-import io
 import itertools
 import json
 import logging
@@ -33,7 +31,6 @@ from typing import Any
 import cv2
 import numpy as np
 from filelock import FileLock, Timeout
-from PIL import Image
 
 from checkpoints import CheckpointError
 from demo.editing import Document, History, Mark, Thing
@@ -46,70 +43,22 @@ from demo.imports import (
     tracks_of,
 )
 from demo.jobs import Job, Jobs
+from demo.pictures import mask_url, survey_url
 from demo.pipeline import Models, find_candidates
 from demo.project import Box, Settings, Task, Tracks, link, write_json
 from demo.run import STAGES, STAGES_OF, Result
 from media import InputError
-from media.draw import parse_color
 from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Embedding
 from segmenters.cleanup import clean_mask, mask_box
 from segmenters.everything import find_objects
 
-MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
 MAX_REMEMBERED = 32  # masks of marks that are kept at hand
-MAX_SURVEY = 640  # pixels of the longer side of the map of objects
 SURVEY_SECONDS = 6.0
 RECORD = "session.json"
 
 logger = logging.getLogger(__name__)
-
-
-# --------------------------------------------------------------------------------------- pictures
-
-
-def data_url(picture: Image.Image, kind: str, **options: Any) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    text = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{text}"
-
-
-def to_jpeg(frame: np.ndarray, side: int = MAX_SHOWN) -> bytes:
-    """A frame, RGB uint8 (h, w, 3), as a JPEG the page can show, at most `side` pixels long."""
-    scale = min(1.0, side / max(frame.shape[:2]))
-    if scale < 1:
-        frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return data.tobytes()
-
-
-def mask_url(mask: np.ndarray, color: str) -> str:
-    """A mask, bool (h, w), as a see-through layer: tinted inside, with a solid edge."""
-    scale = min(1.0, MAX_SHOWN / max(mask.shape))
-    size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
-    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    width = 1 + max(size) // 600
-    # Beyond the frame counts as outside, so that an object that is cut off has its edge there, too.
-    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    core = cv2.erode(small, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    layer = Image.fromarray(2 * small - core)  # 0 outside, 1 inside, 2 on the edge
-    layer.putpalette([0, 0, 0, *parse_color(color), *parse_color(color)])
-    return data_url(layer, "PNG", transparency=bytes((0, 105, 255)), compress_level=1)
-
-
-def survey_url(masks: Sequence[np.ndarray]) -> str:
-    """A picture in which a pixel is 0 or the number, from 1, of the mask that lies there on top."""
-    if not masks:
-        return ""
-    height, width = masks[0].shape
-    scale = min(1.0, MAX_SURVEY / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    labels = np.zeros(size[::-1], np.uint8)
-    for number, mask in enumerate(masks, start=1):
-        labels[cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0] = number
-    return data_url(Image.fromarray(labels), "PNG")
 
 
 # ------------------------------------------------------------------------------------------ rates

@@ -23,10 +23,10 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from demo.failures import EXIT_BAD_INPUT, EXIT_FAILED, Cancelled, Failed, explain
+from demo.pictures import to_jpeg
 from demo.pipeline import Models, choose_models
 from demo.project import ObjectPrompt, Settings
 from demo.run import Report, Result
@@ -70,7 +70,7 @@ def _serve(requests: Connection, stop: Event, pause: Event, run: Callable[..., R
             nonlocal last
             if time.monotonic() - last >= _PICTURE_SECONDS:
                 last = time.monotonic()
-                requests.send(("picture", (index, _jpeg(picture()))))
+                requests.send(("picture", (index, to_jpeg(picture(), _PICTURE_SIDE))))
 
         try:
             if run is run_once:
@@ -100,13 +100,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    scale = min(1.0, _PICTURE_SIDE / max(frame.shape[:2]))
-    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return data.tobytes()
 
 
 # ------------------------------------------------------------------------------------ in the server

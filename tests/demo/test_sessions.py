@@ -19,8 +19,9 @@ from checkpoints import CheckpointError
 from demo import run as runs
 from demo import sessions
 from demo.jobs import Job, Jobs
+from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
-from demo.sessions import Options, Session, Workspace, mask_url, private_folder
+from demo.sessions import Options, Session, Workspace, private_folder
 from demo.wording import TITLES
 from media import InputError
 from segmenters import Candidate, Prompt
