@@ -12,7 +12,8 @@ import gradio as gr
 from checkpoints import CheckpointError
 from demo.guards import files_only
 from demo.jobs import Job
-from demo.sessions import Session, Workspace
+from demo.sessions import Session
+from demo.workspace import Workspace
 from media import InputError
 from media.masks import encode_rle
 

@@ -1,6 +1,6 @@
 """The page: its layout, and which button does what.
 
-What a person did so far is kept in `sessions.py`, what runs in the background in `jobs.py`, what
+What a person did so far is kept in `sessions.py`, all of them in `workspace.py`, what runs in the background in `jobs.py`, what
 the page says stands in `wording.py`; the picture one clicks on is `static/picture.html` and `.js`.
 """
 
@@ -27,7 +27,7 @@ from demo.api import add_endpoints
 from demo.files import Files
 from demo.guards import NoFetching, files_only
 from demo.project import EXPORTS
-from demo.sessions import Options, Session, Workspace
+from demo.sessions import Session
 from demo.wording import (
     describe_estimate,
     describe_job,
@@ -35,6 +35,7 @@ from demo.wording import (
     describe_models,
     describe_video,
 )
+from demo.workspace import Options, Workspace
 from inpainting import list_inpainters
 from media import InputError
 from media.video import Budget

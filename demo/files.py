@@ -17,7 +17,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.pictures import to_jpeg
-from demo.sessions import Session, Workspace
+from demo.sessions import Session
+from demo.workspace import Workspace
 from media import InputError
 
 _FOREVER = {"cache-control": "private, max-age=86400, immutable"}  # a frame never changes

@@ -9,30 +9,22 @@ No gradio here.
 
 from __future__ import annotations
 
-import getpass
 import itertools
 import json
-import logging
 import os
-import re
-import shutil
-import stat
-import tempfile
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 
-from checkpoints import CheckpointError
 from demo.editing import Document, History, Mark, Thing
 from demo.imports import (
     holds_masks,
@@ -45,8 +37,9 @@ from demo.imports import (
 from demo.jobs import Job, Jobs
 from demo.pictures import mask_url, survey_url
 from demo.pipeline import Models, find_candidates
-from demo.project import Box, Settings, Task, Tracks, link, write_json
-from demo.run import STAGES, STAGES_OF, Result
+from demo.project import Box, Settings, Tracks, link, write_json
+from demo.rates import Rates
+from demo.run import Result
 from media import InputError
 from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
@@ -57,47 +50,6 @@ from segmenters.everything import find_objects
 MAX_REMEMBERED = 32  # masks of marks that are kept at hand
 SURVEY_SECONDS = 6.0
 RECORD = "session.json"
-
-logger = logging.getLogger(__name__)
-
-
-# ------------------------------------------------------------------------------------------ rates
-
-
-class Rates:
-    """Seconds that each stage has taken for a frame on this computer, to tell what a run will take.
-
-    Args:
-        path: where they are kept from one server to the next.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        self._seconds: dict[str, float] = {}
-        if path is not None:
-            with suppress(OSError, ValueError, TypeError):
-                self._seconds = dict(json.loads(path.read_text(encoding="utf-8")))
-
-    def learn(self, result: Result) -> None:
-        """Take note of a run, as far as it did its stages anew."""
-        frames = result.frames
-        for stage, seconds in result.seconds.items():
-            if frames >= 10:  # less is mostly the time that models take to load
-                before = self._seconds.get(stage, seconds / frames)
-                self._seconds[stage] = 0.5 * before + 0.5 * seconds / frames
-        if self._path is not None:
-            with suppress(OSError):
-                write_json(self._path, self._seconds)
-
-    def seconds(self, task: Task, frames: int) -> float | None:
-        """Of a whole run; None before there has been one that did as much."""
-        stages = STAGES[: STAGES_OF[task]]
-        if not all(stage in self._seconds for stage in stages):
-            return None
-        return frames * sum(self._seconds[stage] for stage in stages)
-
-
-# ---------------------------------------------------------------------------------------- session
 
 
 @dataclass(frozen=True)
@@ -126,7 +78,7 @@ class Session:
         folder: for everything of this session; its name is the session's id.
         source: the video, inside `folder`.
         name: what the user calls it.
-        models: shared with the other sessions.
+        models, rates: shared with the other sessions.
         history: what has been pointed at before.
 
     Raises:
@@ -140,6 +92,7 @@ class Session:
         name: str,
         models: Models,
         budget: Budget,
+        rates: Rates,
         history: History | None = None,
     ) -> None:
         self.id, self.name = folder.name, name
@@ -149,8 +102,7 @@ class Session:
         self.frame_index = 0
         self._asked: tuple[Document, Settings] | None = None  # of the job
         self._frozen = False
-        self.rates = Rates()  # a workspace puts its own here
-        self._models, self._budget = models, budget
+        self._models, self._budget, self._rates = models, budget, rates
         self._reader: VideoReader | None = None
         self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
         self._embedded: tuple[int, Embedding] | None = None
@@ -613,7 +565,7 @@ class Session:
     def _ended(self) -> None:
         self.save()
         if self.job is not None and self.job.result is not None:
-            self.rates.learn(self.job.result)
+            self._rates.learn(self.job.result)
 
     def save(self) -> None:
         """Write down what a server that is started later has to know."""
@@ -653,8 +605,7 @@ class Session:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         history = History(Document.from_json(record["document"]))
         source = folder / Path(record["source"]).name
-        session = cls(folder, source, record["name"], models, budget, history)
-        session.rates = rates
+        session = cls(folder, source, record["name"], models, budget, rates, history)
         session.seek(record["frame"])
         if record["job"] is None:
             return session
@@ -686,219 +637,3 @@ def _as_box(box: np.ndarray | None) -> Box | None:
 def _listed(frames: Mapping[int, Mark]) -> str:
     *others, last = map(str, sorted(frames))
     return f"{', '.join(others)} and {last}" if others else last
-
-
-# -------------------------------------------------------------------------------------- workspace
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the page is run.
-
-    Attributes:
-        root: folder for uploads and results, private to this user of the machine.
-        keep_hours: how long a video and its results stay after they were last used.
-        max_upload_mb: largest file that is taken.
-    """
-
-    root: Path
-    keep_hours: float = 24.0
-    max_upload_mb: int = 2048
-    settings: Settings = field(default_factory=Settings)
-    budget: Budget = field(default_factory=Budget)
-
-    @classmethod
-    def from_environment(cls) -> Options:
-        """$MIXCUT_WORK (the folder), $MIXCUT_KEEP_HOURS and $MIXCUT_MAX_UPLOAD_MB.
-
-        Raises:
-            InputError: a number is not a number.
-        """
-
-        def number(name: str, default: float) -> float:
-            text = os.environ.get(name, "")
-            try:
-                value = float(text) if text else default
-            except ValueError:
-                value = 0.0
-            if not value > 0:  # also refuses nan
-                raise InputError(f"{name} is “{text}”; set it to a number above 0.")
-            return value
-
-        user = getpass.getuser()
-        root = os.environ.get("MIXCUT_WORK") or Path(tempfile.gettempdir()) / f"mixcut-{user}"
-        return cls(
-            Path(root).absolute(),
-            keep_hours=number("MIXCUT_KEEP_HOURS", cls.keep_hours),
-            max_upload_mb=int(number("MIXCUT_MAX_UPLOAD_MB", cls.max_upload_mb)),
-        )
-
-
-def private_folder(path: Path) -> Path:
-    """Create a folder that only this user can look into, or check that it is one.
-
-    Raises:
-        InputError: it belongs to somebody else, is open to others, or cannot be created.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be created ({error.strerror}); set MIXCUT_WORK to another folder."
-        ) from error
-    if hasattr(os, "getuid") and (
-        not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077
-    ):
-        raise InputError(
-            f"{path} is not a folder that only you can open; remove it, or set MIXCUT_WORK to "
-            "another one."
-        )
-    return path
-
-
-def weights_text(model: object) -> str:
-    """Which weights a model holds, in a few words; empty if it does not tell."""
-    weights = getattr(model, "weights", "")
-    name, sha256 = getattr(weights, "name", str(weights)), getattr(weights, "sha256", None)
-    return f"{name}, sha256 {sha256[:12]}" if sha256 else name
-
-
-class Workspace:
-    """All sessions, the models they share, and their jobs.
-
-    Args:
-        jobs: the queue; a test may bring one of its own.
-
-    Raises:
-        InputError: the root folder cannot be used.
-    """
-
-    REST_SECONDS = 1800.0
-    RECORDED = re.compile(r"[0-9a-f]{32}")  # what a session's folder is called
-
-    def __init__(self, options: Options, jobs: Jobs | None = None) -> None:
-        self.options = options
-        self.jobs = jobs or Jobs()
-        self.models = Models(options.settings)
-        self._sessions: dict[str, Session] = {}
-        self._root = private_folder(options.root)
-        self._finding = threading.Lock()
-        self._rates = Rates(self._root / "rates.json")
-        # Of several servers that share the folder, the first takes up what was interrupted.
-        self._lock = FileLock(self._root / ".lock")
-        with suppress(Timeout):
-            self._lock.acquire(blocking=False)
-        self.sweep()
-        if self._lock.is_locked:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Take up the runs that were under way when an earlier server ended."""
-        for path in sorted(self._root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                job = json.loads(path.read_text(encoding="utf-8"))["job"]
-                if job is not None and job["state"] in ("waiting", "running"):
-                    self.find(path.parent.name)
-
-    def open(self, upload: Path, name: str) -> Session:
-        """Begin a session with an uploaded file, which stays where it is.
-
-        Args:
-            name: the user's name for the file, for messages only; nothing on disk is called that.
-
-        Raises:
-            InputError: the file is no video that can be read.
-        """
-        folder = self._root / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
-        suffix = Path(name).suffix.lower()
-        source = folder / f"source{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
-        try:
-            link(upload, source)
-            session = Session(folder, source, name, self.models, self.options.budget)
-        except InputError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            text = str(error).replace(str(source), name).replace(source.name, name)
-            raise InputError(text) from error
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        self._sessions[session.id] = session
-        session.rates = self._rates
-        session.save()
-        return session
-
-    def find(self, session_id: str | None) -> Session | None:
-        """A session of this server, or one that an earlier server has left."""
-        if not session_id or not self.RECORDED.fullmatch(session_id):
-            return None
-        with self._finding:
-            session = self._sessions.get(session_id)
-            if session is None and (self._root / session_id / RECORD).is_file():
-                try:
-                    session = self._sessions[session_id] = Session.restore(
-                        self._root / session_id,
-                        self.models,
-                        self.jobs,
-                        self.options.budget,
-                        self._rates,
-                    )
-                except (InputError, OSError, KeyError, TypeError, ValueError):
-                    logger.exception("A project cannot be opened.")
-        if session is not None:
-            session.touch()
-        return session
-
-    def leave(self, session: Session) -> None:
-        """Its page shows another video now; it stays, and its run goes on, until swept away."""
-        session.rest()
-
-    def estimate(self, session: Session) -> tuple[int, float] | None:
-        """Frames of the run that is asked for now, and seconds it will take, going by past ones."""
-        document = session.document
-        if not any(thing.marks for thing in document.things):
-            return None
-        frames = (document.stop or session.frame_count) - document.start
-        seconds = self._rates.seconds(document.task(), frames)
-        return None if seconds is None else (frames, seconds)
-
-    def sweep(self) -> None:
-        """Remove what nobody has used for `keep_hours`, of this server or an earlier one."""
-        for session in list(self._sessions.values()):
-            if session.job is not None and session.job.active:
-                session.touch()
-            elif time.monotonic() - session.used > self.REST_SECONDS:
-                session.rest()
-        limit = time.time() - self.options.keep_hours * 3600
-        for folder in self._root.iterdir():  # sessions, shelves, and Gradio's uploads
-            if re.fullmatch(r"[0-9a-f]{32,64}", folder.name) and folder.stat().st_mtime < limit:
-                gone = self._sessions.pop(folder.name, None)
-                if gone is not None:
-                    gone.rest()
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """End the runs; the next server takes them up."""
-        for session in self._sessions.values():
-            session.freeze()
-        self.jobs.close()
-        self._lock.release()
-        for session in self._sessions.values():
-            session.rest()
-
-    def models_in_use(self) -> list[tuple[str, str, str]]:
-        """(role, name, weights or what is wrong with them) of the models a run would use."""
-        settings = self.models.settings
-        rows = []
-        for role, name, build in (
-            ("follow", settings.tracker, self.models.tracker),
-            ("cut out", settings.segmenter, self.models.segmenter),
-            ("paint away", settings.inpainter, self.models.inpainter),
-        ):
-            try:
-                weights = weights_text(build())
-            except (CheckpointError, InputError) as error:
-                weights = str(error)
-            rows.append((role, name, weights))
-        return rows

@@ -7,7 +7,8 @@ import html
 from demo.jobs import Job
 from demo.project import EXPORTS
 from demo.run import STAGES, STAGES_OF
-from demo.sessions import Options, Session
+from demo.sessions import Session
+from demo.workspace import Options
 
 # The pipeline's stages as the user reads them.
 TITLES = {

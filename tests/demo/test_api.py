@@ -17,7 +17,7 @@ from gradio_client.exceptions import AppError
 from demo.app import build_page, launch
 from demo.jobs import Jobs
 from demo.project import Settings
-from demo.sessions import Options, Workspace
+from demo.workspace import Options, Workspace
 from media.masks import decode_rle
 from media.video import open_video
 from tests.demo.square import COUNT, HEIGHT, WIDTH, red, run_here, square_box

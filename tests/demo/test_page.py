@@ -30,7 +30,7 @@ import pytest
 from demo.app import build_page, launch
 from demo.guards import files_only
 from demo.sample import add_tone
-from demo.sessions import Options, Workspace
+from demo.workspace import Options, Workspace
 from media import InputError
 from media.video import VideoWriter
 

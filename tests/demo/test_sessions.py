@@ -21,8 +21,9 @@ from demo import sessions
 from demo.jobs import Job, Jobs
 from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
-from demo.sessions import Options, Session, Workspace, private_folder
+from demo.sessions import Session
 from demo.wording import TITLES
+from demo.workspace import Options, Workspace, private_folder
 from media import InputError
 from segmenters import Candidate, Prompt
 from segmenters.everything import FoundObject
