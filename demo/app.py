@@ -1,7 +1,8 @@
 """The page: its layout, and which button does what.
 
-What a person did so far is kept in `sessions.py`, all of them in `workspace.py`, what runs in the background in `jobs.py`, what
-the page says stands in `wording.py`; the picture one clicks on is `static/picture.html` and `.js`.
+What a person did so far is kept in `sessions.py`, all of them in `workspace.py`, what runs in the
+background in `jobs.py`, what the page says stands in `wording.py`; the picture one clicks on is
+`static/editor.html` and `.js`.
 """
 
 from __future__ import annotations
