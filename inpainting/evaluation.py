@@ -9,7 +9,8 @@ with a box that stands still. Everything is 432x240, at most 50 frames; results 
 uint8, over the whole frame, and averaged over frames. What a hole hides is blanked before any
 method sees it.
 
-VFID is not measured: it would need an I3D network, which is not part of this project.
+VFID compares sets of videos, so it stands in the rows of means alone, where I3D's weights are
+given.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,7 @@ import checkpoints
 from inpainting.base import Frame, Mask, build_inpainter, list_inpainters
 from inpainting.lpips import load_lpips
 from inpainting.metrics import WarpingError, psnr, ssim
+from inpainting.vfid import I3D, frechet
 from media import InputError
 from media.device import resolve_device
 from media.files import replacing
@@ -170,7 +172,7 @@ def build_method(name: str, *, device: str = "auto", weights: Path | None = None
 
 @dataclass(frozen=True)
 class Score:
-    """One method on one clip; `lpips` is None where its weights are not at hand."""
+    """One method on one clip; `lpips` and `vfid` are None where their weights are not at hand."""
 
     method: str
     clip: str
@@ -181,6 +183,13 @@ class Score:
     lpips: float | None
     warping: float  # mean squared difference in [0, 1]
     seconds: float  # CPU time of this process per frame
+    vfid: float | None = None  # of several clips
+    seen: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    """What I3D sees in the painted clip and in the true one."""
+
+    def row(self) -> dict[str, object]:
+        """What is written down."""
+        return {key: value for key, value in asdict(self).items() if key != "seen"}
 
 
 def score(
@@ -189,6 +198,7 @@ def score(
     clip: Clip,
     *,
     every: int = 1,
+    i3d: I3D | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Score:
     """Run a method over a clip and compare what it paints with what is true.
@@ -200,6 +210,7 @@ def score(
         method: what paints.
         clip: frames and holes.
         every: score every so many frames only; all are painted. Does not touch the warping error.
+        i3d: for VFID.
         tick: called after each frame.
 
     Raises:
@@ -211,6 +222,7 @@ def score(
     lpips = None if weights is None else load_lpips(weights)
     psnrs, ssims, distances, steady = [], [], [], WarpingError()
     frames, busy = clip.blanked(), 0.0
+    film: list[Frame] = []
     painted = iter(method(frames, clip.holes))
     for index, (truth, hole) in enumerate(zip(clip.truth, clip.holes, strict=True)):
         began = time.process_time()
@@ -218,6 +230,8 @@ def score(
         busy += time.process_time() - began
         frame = np.where(hole[..., None], frame, truth)
         steady.add(frame, truth)
+        if i3d is not None:
+            film.append(frame)
         if index % every == 0:
             psnrs.append(psnr(frame, truth))
             ssims.append(ssim(frame, truth))
@@ -234,6 +248,7 @@ def score(
         lpips=float(np.mean(distances)) if distances else None,
         warping=steady.mean(),
         seconds=busy / len(clip.truth),
+        seen=None if i3d is None else (i3d.of(film), i3d.of(clip.truth)),
     )
 
 
@@ -244,6 +259,11 @@ def mean_of(scores: Sequence[Score], clip: str) -> Score:
         return float(np.mean(values))
 
     distances = [s.lpips for s in scores if s.lpips is not None]
+    seen = [s.seen for s in scores if s.seen is not None]
+    vfid = None
+    if len(seen) == len(scores) > 1:
+        painted, true = (np.stack(features) for features in zip(*seen, strict=True))
+        vfid = frechet(painted, true)
     return Score(
         method=scores[0].method,
         clip=clip,
@@ -254,6 +274,7 @@ def mean_of(scores: Sequence[Score], clip: str) -> Score:
         lpips=mean(distances) if len(distances) == len(scores) else None,
         warping=mean([s.warping for s in scores]),
         seconds=mean([s.seconds for s in scores]),
+        vfid=vfid,
     )
 
 
@@ -272,15 +293,18 @@ def with_means(scores: Sequence[Score]) -> list[Score]:
 
 def as_markdown(scores: Sequence[Score]) -> str:
     """The scores as a Markdown table; the warping error is shown in thousandths."""
+    videos = any(s.vfid is not None for s in scores)
     lines = [
-        "| method | clip | frames | PSNR, dB | SSIM | LPIPS | warping error, 1e-3 | CPU s/frame |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | clip | frames | PSNR, dB | SSIM | LPIPS | warping error, 1e-3 | CPU s/frame |"
+        + " VFID |" * videos,
+        "|---|---|---|---|---|---|---|---|" + "---|" * videos,
     ]
     for s in scores:
         distance = "" if s.lpips is None else f"{s.lpips:.4f}"
+        whole = "" if s.vfid is None else f"{s.vfid:.4f}"
         lines.append(
             f"| {s.method} | {s.clip} | {s.frames} | {s.psnr:.2f} | {s.ssim:.4f} | {distance} "
-            f"| {1000 * s.warping:.3f} | {s.seconds:.3f} |"
+            f"| {1000 * s.warping:.3f} | {s.seconds:.3f} |" + f" {whole} |" * videos
         )
     return "\n".join(lines) + "\n"
 
@@ -288,7 +312,7 @@ def as_markdown(scores: Sequence[Score]) -> str:
 def write_scores(scores: Sequence[Score], folder: Path) -> Path:
     """Write scores.md, .csv and .json into a folder; returns the first of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(s) for s in scores]
+    rows = [s.row() for s in scores]
     for name in ("scores.csv", "scores.json", "scores.md"):
         path = folder / name
         with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:

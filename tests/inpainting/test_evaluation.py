@@ -8,11 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from checkpoints import CheckpointError
 from inpainting import evaluation as e
 from inpainting.__main__ import main
+from inpainting.vfid import I3D
 from media import InputError
 from tests.inpainting.conftest import texture
 
@@ -131,6 +133,21 @@ def test_a_comparison_from_the_command_line(
     with (out / "scores.csv").open(newline="") as file:
         assert [r["method"] for r in csv.DictReader(file)] == [r["method"] for r in rows]
     assert not list(out.glob("*.part"))
+
+
+def test_with_i3d_given_methods_are_compared_by_vfid(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = {key.removeprefix("layers."): value for key, value in I3D().state_dict().items()}
+    torch.save(state, tmp_path / "i3d.pt")
+    call = ["evaluate", "--data", str(data), "--out", str(tmp_path), "--i3d", tmp_path / "i3d.pt"]
+    call += ["--pair", "still+runner", "--pair", "runner+runner", "--frames", "2", "--device=cpu"]
+    assert main([*map(str, call), "--method", "telea", "--method", "nearest"]) == 0
+    rows = json.loads((tmp_path / "scores.json").read_text())
+    assert [r["vfid"] is None for r in rows] == [True, True, False] * 2
+    assert rows[2]["vfid"] > rows[5]["vfid"] >= 0  # "nearest" finds the truth
+    header, _, first, *_, mean = (tmp_path / "scores.md").read_text().splitlines()
+    assert header.endswith("| VFID |")
+    assert header.count("|") == first.count("|") == mean.count("|")
 
 
 @pytest.mark.parametrize(
