@@ -43,13 +43,9 @@ from inpainting.spynet import CHANNELS, SPyNet, warp
 from media import InputError
 from media.device import resolve_device
 
-FEATURES = 128  # channels of a frame's features, at a quarter of its size
-DIM = 512  # of a token
-HIDDEN = 40  # channels of the picture a block's feed-forward part folds its tokens into
-BLOCKS, HEADS = 8, 4
+HEADS = 4
 WINDOW = (5, 9)  # tokens
 REACH = (2, 4)  # tokens beyond its window, and windows beyond its own, that a token attends to
-GROUPS = 16  # of the deformable convolutions
 MAX_OFFSET = 10.0  # feature pixels by which these may depart from the flow
 FIXED_SIZE = (240, 432)  # the size E2FGVI is bound to by its positional bias
 PAD_TO = (60, 108)  # frames of other sizes are padded to a multiple of this for E2FGVI-HQ
@@ -57,18 +53,36 @@ PAD_TO = (60, 108)  # frames of other sizes are padded to a multiple of this for
 Size = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Width:
+    """How wide and deep the network is; the defaults are those of the published files."""
+
+    encoder: int = 64  # channels of the encoder's first layer; the others are multiples of it
+    features: int = 128  # channels of a frame's features, at a quarter of its size
+    dim: int = 512  # of a token
+    hidden: int = 40  # channels of the picture a block's feed-forward part folds its tokens into
+    blocks: int = 8
+    groups: int = 16  # of the deformable convolutions
+
+
+SMALL = Width(encoder=32, features=64, dim=256, hidden=20, blocks=6, groups=8)
+"""A quarter of the weights (9.8 million with the flow's 1.4) and of the work."""
+
+
 # ---------------------------------------------------------------------------- pictures, features
 
 
 class Encoder(nn.Module):
-    """Pictures (n, 3, h, w) to features (n, 128, h/4, w/4); h and w are multiples of 4."""
+    """Pictures (n, 3, h, w) to features (n, c, h/4, w/4); h and w are multiples of 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        e = width.encoder
         for inputs, outputs, stride, groups in (
-            (3, 64, 2, 1), (64, 64, 1, 1), (64, 128, 2, 1), (128, 256, 1, 1), (256, 384, 1, 1),
-            (640, 512, 1, 2), (768, 384, 1, 4), (640, 256, 1, 8), (512, FEATURES, 1, 1),
+            (3, e, 2, 1), (e, e, 1, 1), (e, 2 * e, 2, 1), (2 * e, 4 * e, 1, 1),
+            (4 * e, 6 * e, 1, 1), (10 * e, 8 * e, 1, 2), (12 * e, 6 * e, 1, 4),
+            (10 * e, 4 * e, 1, 8), (8 * e, width.features, 1, 1),
         ):  # fmt: skip
             layers.append(nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups))
             layers.append(nn.LeakyReLU(0.2))
@@ -97,16 +111,17 @@ class Enlarge(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
 
 
-def decoder() -> nn.Sequential:
-    """Features (n, 128, h/4, w/4) to pictures (n, 3, h, w), before the tanh."""
+def decoder(width: Width) -> nn.Sequential:
+    """Features (n, c, h/4, w/4) to pictures (n, 3, h, w), before the tanh."""
+    whole, half = width.features, width.features // 2
     return nn.Sequential(
-        Enlarge(FEATURES, 128),
+        Enlarge(whole, whole),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(128, 64, 3, padding=1),
+        nn.Conv2d(whole, half, 3, padding=1),
         nn.LeakyReLU(0.2),
-        Enlarge(64, 64),
+        Enlarge(half, half),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 3, 3, padding=1),
+        nn.Conv2d(half, 3, 3, padding=1),
     )
 
 
@@ -143,38 +158,41 @@ class FlowLevel(nn.Module):
 class DeformableAlignment(nn.Module):
     """Fetches features of two earlier frames along the flow, and from beside where it points."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(FEATURES, 2 * FEATURES, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(FEATURES))
+        c = width.features
+        self.groups = width.groups
+        self.weight = nn.Parameter(torch.empty(c, 2 * c, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(c))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
         self.conv_offset = nn.Sequential(
-            nn.Conv2d(3 * FEATURES + 4, FEATURES, 3, padding=1),
+            nn.Conv2d(3 * c + 4, c, 3, padding=1),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+            nn.Conv2d(c, c, 3, padding=1),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+            nn.Conv2d(c, c, 3, padding=1),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(FEATURES, 27 * GROUPS, 3, padding=1),
+            nn.Conv2d(c, 27 * self.groups, 3, padding=1),
         )
 
     def forward(self, earlier: Tensor, condition: Tensor, flow: Tensor, flow2: Tensor) -> Tensor:
         """Align.
 
         Args:
-            earlier: (b, 256, h, w), the features of the last frame and of the one before.
-            condition: (b, 384, h, w), last frame moved along `flow`, this one, the one before the
+            earlier: (b, 2c, h, w), the features of the last frame and of the one before.
+            condition: (b, 3c, h, w), last frame moved along `flow`, this one, the one before the
                 last moved along `flow2`.
             flow: (b, 2, h, w), x y, from this frame to the last.
             flow2: from this frame to the one before the last.
 
         Returns:
-            (b, 128, h, w).
+            (b, c, h, w).
         """
         raw = self.conv_offset(torch.cat((condition, flow, flow2), dim=1))
-        offset, mask = raw.split((18 * GROUPS, 9 * GROUPS), dim=1)
+        offset, mask = raw.split((18 * self.groups, 9 * self.groups), dim=1)
         # Half of the groups belong to each frame; a group has nine taps, a tap y then x.
-        along = torch.cat([f.flip(1).repeat(1, 9 * GROUPS // 2, 1, 1) for f in (flow, flow2)], 1)
+        taps = 9 * self.groups // 2
+        along = torch.cat([f.flip(1).repeat(1, taps, 1, 1) for f in (flow, flow2)], dim=1)
         offset = MAX_OFFSET * offset.tanh() + along
         return deform_conv2d(
             earlier, offset, self.weight, self.bias, padding=1, mask=mask.sigmoid()
@@ -184,28 +202,29 @@ class DeformableAlignment(nn.Module):
 class Propagation(nn.Module):
     """Hands features from frame to frame, first back through time, then forth."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
+        c = width.features
         # A frame's features, those of the pass before, the aligned ones.
-        inputs = {"backward_": 2 * FEATURES, "forward_": 3 * FEATURES}
-        self.deform_align = nn.ModuleDict({name: DeformableAlignment() for name in inputs})
+        inputs = {"backward_": 2 * c, "forward_": 3 * c}
+        self.deform_align = nn.ModuleDict({name: DeformableAlignment(width) for name in inputs})
         self.backbone = nn.ModuleDict(
             {
                 name: nn.Sequential(
-                    nn.Conv2d(channels, FEATURES, 3, padding=1),
+                    nn.Conv2d(channels, c, 3, padding=1),
                     nn.LeakyReLU(0.1),
-                    nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+                    nn.Conv2d(c, c, 3, padding=1),
                 )
                 for name, channels in inputs.items()
             }
         )
-        self.fusion = nn.Conv2d(2 * FEATURES, FEATURES, 1)
+        self.fusion = nn.Conv2d(2 * c, c, 1)
 
     def forward(self, features: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
         """Propagate.
 
         Args:
-            features: (b, l, 128, h, w).
+            features: (b, l, c, h, w).
             forward: (b, l - 1, 2, h, w), the flows from frame i to i + 1.
             backward: the same from i + 1 to i.
 
@@ -254,11 +273,11 @@ def _grid(height: int, width: int) -> Size:
 
 
 class SoftSplit(nn.Module):
-    """Features (b, t, 128, h, w) to tokens (b, t, rows, columns, 512), one per 7x7 patch."""
+    """Features (b, t, c, h, w) to tokens (b, t, rows, columns, dim), one per 7x7 patch."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
-        self.embedding = nn.Linear(FEATURES * PATCH, DIM)
+        self.embedding = nn.Linear(width.features * PATCH, width.dim)
 
     def forward(self, features: Tensor) -> Tensor:
         patches = _unfold(features.flatten(0, 1)).transpose(1, 2)
@@ -267,15 +286,16 @@ class SoftSplit(nn.Module):
 
 
 class SoftComposite(nn.Module):
-    """Tokens (b, t, rows, columns, 512) to features (b, t, 128, h, w), overlaps summed up."""
+    """Tokens (b, t, rows, columns, dim) to features (b, t, c, h, w), overlaps summed up."""
 
-    def __init__(self, fixed: Size | None) -> None:
+    def __init__(self, width: Width, fixed: Size | None) -> None:
         super().__init__()
-        self.embedding = nn.Linear(DIM, FEATURES * PATCH)
+        c = width.features
+        self.embedding = nn.Linear(width.dim, c * PATCH)
         if fixed:
-            self.bias = nn.Parameter(torch.zeros(FEATURES, *fixed))
+            self.bias = nn.Parameter(torch.zeros(c, *fixed))
         else:
-            self.bias_conv = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
+            self.bias_conv = nn.Conv2d(c, c, 3, padding=1)
         self._fixed = fixed
 
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
@@ -324,18 +344,18 @@ class FocalAttention(nn.Module):
 
     valid_ind_rolled: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
-        self.qkv = nn.Linear(DIM, 3 * DIM)
-        self.proj = nn.Linear(DIM, DIM)
+        self.qkv = nn.Linear(width.dim, 3 * width.dim)
+        self.proj = nn.Linear(width.dim, width.dim)
         self.register_buffer("valid_ind_rolled", _outside_window())
 
     def forward(self, tokens: Tensor, pooled: Tensor) -> Tensor:
         """Attend.
 
         Args:
-            tokens: (b, t, rows, columns, 512).
-            pooled: (b, t, rows/5, columns/9, 512).
+            tokens: (b, t, rows, columns, dim).
+            pooled: (b, t, rows/5, columns/9, dim).
 
         Returns:
             The shape of `tokens`.
@@ -369,17 +389,18 @@ class FocalAttention(nn.Module):
 
 
 def _heads(tokens: Tensor) -> Tensor:
-    """(b, t, n, 512) to (b, heads, t * n, 512 / heads)."""
+    """(b, t, n, dim) to (b, heads, t * n, dim / heads)."""
     return tokens.flatten(1, 2).unflatten(2, (HEADS, -1)).transpose(1, 2)
 
 
 class FusionFeedForward(nn.Module):
     """A feed-forward part whose hidden layer mixes neighbours: patches folded and taken again."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Linear(DIM, HIDDEN * PATCH))
-        self.conv2 = nn.Sequential(nn.GELU(), nn.Linear(HIDDEN * PATCH, DIM))
+        hidden = width.hidden * PATCH
+        self.conv1 = nn.Sequential(nn.Linear(width.dim, hidden))
+        self.conv2 = nn.Sequential(nn.GELU(), nn.Linear(hidden, width.dim))
 
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
         patches = self.conv1(tokens.flatten(2, 3).flatten(0, 1)).transpose(1, 2)
@@ -391,16 +412,16 @@ class FusionFeedForward(nn.Module):
 class Block(nn.Module):
     """One block of the temporal focal transformer."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: Width) -> None:
         super().__init__()
         self.pool_layers = nn.ModuleList([nn.Linear(WINDOW[0] * WINDOW[1], 1)])
-        self.norm1 = nn.LayerNorm(DIM)
-        self.attn = FocalAttention()
-        self.norm2 = nn.LayerNorm(DIM)
-        self.mlp = FusionFeedForward()
+        self.norm1 = nn.LayerNorm(width.dim)
+        self.attn = FocalAttention(width)
+        self.norm2 = nn.LayerNorm(width.dim)
+        self.mlp = FusionFeedForward(width)
 
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
-        """Tokens (b, t, rows, columns, 512) of features of `size` to the same shape."""
+        """Tokens (b, t, rows, columns, dim) of features of `size` to the same shape."""
         normed = self.norm1(tokens)
         windows = normed.unflatten(3, (-1, WINDOW[1])).unflatten(2, (-1, WINDOW[0]))
         windows = windows.permute(0, 1, 2, 4, 6, 3, 5).flatten(5)
@@ -418,20 +439,22 @@ class E2FGVI(nn.Module):
     The network is never told where the holes are: it sees grey there.
     """
 
-    def __init__(self, size: Size | None = None) -> None:
+    def __init__(self, size: Size | None = None, width: Width | None = None) -> None:
         """Build without training.
 
         Args:
             size: (height, width) of the frames: E2FGVI, bound to it; None: E2FGVI-HQ.
+            width: None = as published.
         """
         super().__init__()
+        width = width or Width()
         self.size = size
-        self.encoder = Encoder()
-        self.decoder = decoder()
-        self.feat_prop_module = Propagation()
-        self.ss = SoftSplit()
-        self.sc = SoftComposite((size[0] // 4, size[1] // 4) if size else None)
-        self.transformer = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.encoder = Encoder(width)
+        self.decoder = decoder(width)
+        self.feat_prop_module = Propagation(width)
+        self.ss = SoftSplit(width)
+        self.sc = SoftComposite(width, (size[0] // 4, size[1] // 4) if size else None)
+        self.transformer = nn.ModuleList(Block(width) for _ in range(width.blocks))
         self.update_spynet = SPyNet(FlowLevel)
 
     def forward(
@@ -703,15 +726,23 @@ def _resize_mask(mask: Mask, size: Size) -> Mask:
 
 Weights = str | Path | Mapping[str, Tensor] | None
 
-_TITLES = {"e2fgvi": "E2FGVI", "e2fgvi_hq": "E2FGVI-HQ"}
-_SIGNS = {"e2fgvi": "sc.bias", "e2fgvi_hq": "sc.bias_conv.weight"}  # keys the other has not
+_TITLES = {
+    "e2fgvi": "E2FGVI",
+    "e2fgvi_hq": "E2FGVI-HQ",
+    "e2fgvi_hq_small": "the small E2FGVI-HQ",
+}
+_SIGNS = {  # an entry that only this one has, and its shape
+    "e2fgvi": ("sc.bias", (128, 60, 108)),
+    "e2fgvi_hq": ("sc.bias_conv.bias", (128,)),
+    "e2fgvi_hq_small": ("sc.bias_conv.bias", (64,)),
+}
 
 
 def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRecord]:
-    """Build `e2fgvi` or `e2fgvi_hq` with weights, loaded strictly.
+    """Build `e2fgvi`, `e2fgvi_hq` or `e2fgvi_hq_small` with weights, loaded strictly.
 
     Args:
-        name: which of the two.
+        name: which of them.
         weights: a file, a state dict, or None for the file in the checkpoints folder.
 
     Raises:
@@ -721,15 +752,20 @@ def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRec
         source, state = "The given state dict", dict(weights)
         record = WeightsRecord.of_tensors(state)
     else:
+        if weights is None and name not in checkpoints.CHECKPOINTS:
+            raise CheckpointError(
+                f"There are no published weights of {_TITLES[name]}; train it with "
+                "`python -m inpainting train`, and give the file."
+            )
         path = checkpoints.path(name) if weights is None else Path(weights)
         source, state = str(path), checkpoints.load_state_dict(path)
         record = WeightsRecord.of_file(name if weights is None else str(path), path)
-    other = next(key for key in _TITLES if key != name)
-    if _SIGNS[other] in state:
-        raise CheckpointError(
-            f"{source} holds the weights of {_TITLES[other]}, not of {_TITLES[name]}; "
-            f"choose the inpainter {other!r} for it."
-        )
+    for other, (key, shape) in _SIGNS.items():
+        if other != name and key in state and state[key].shape == shape:
+            raise CheckpointError(
+                f"{source} holds the weights of {_TITLES[other]}, not of {_TITLES[name]}; "
+                f"choose the inpainter {other!r} for it."
+            )
     with torch.device("meta"):  # no time spent on numbers that are overwritten
         network = cast(E2FGVI, build_network(name))
     wanted = network.state_dict()
@@ -763,3 +799,6 @@ def _build(
 
 register("e2fgvi", network=partial(E2FGVI, FIXED_SIZE))(partial(_build, "e2fgvi"))
 register("e2fgvi_hq", network=E2FGVI)(partial(_build, "e2fgvi_hq"))
+register("e2fgvi_hq_small", network=partial(E2FGVI, width=SMALL))(
+    partial(_build, "e2fgvi_hq_small")
+)

@@ -505,5 +505,27 @@ def test_says_how_to_get_missing_weights(
 def test_networks_by_name() -> None:
     assert len(build_network("e2fgvi").state_dict()) == 243
     assert len(build_network("e2fgvi_hq").state_dict()) == 244
-    with pytest.raises(InputError, match="one of e2fgvi, e2fgvi_hq"):
+    with pytest.raises(InputError, match="one of e2fgvi, e2fgvi_hq, e2fgvi_hq_small"):
         build_network("propagation")
+
+
+def test_the_small_network_fits_into_20_megabytes_and_is_used_like_the_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_network("e2fgvi_hq_small")
+    assert sum(2 * value.numel() for value in network.state_dict().values()) < 20_000_000
+    state = fanin_state("e2fgvi_hq_small")
+    clip = moving_hole(2, (50, 70))
+    result = list(
+        build_inpainter("e2fgvi_hq_small", device="cpu", weights=state).inpaint(clip, clip.holes)
+    )
+    for frame, source, hole in zip(result, clip.frames, clip.holes, strict=True):
+        assert (frame[hole] != source[hole]).any()
+    path = tmp_path / "small.pth"
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"small E2FGVI-HQ, not of E2FGVI-HQ; .*_small'"):
+        load_weights("e2fgvi_hq", path)
+    with pytest.raises(CheckpointError, match="E2FGVI-HQ, not of the small"):
+        load_weights("e2fgvi_hq_small", fanin_state("e2fgvi_hq"))
+    with pytest.raises(CheckpointError, match=r"no published weights .*train"):
+        build_inpainter("e2fgvi_hq_small", device="cpu")
