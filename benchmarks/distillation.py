@@ -29,6 +29,8 @@ from typing import Any
 import torch
 
 import checkpoints
+from checkpoints.training.processes import Place
+from checkpoints.training.saving import read_weights, write_weights
 from trackers.base import build_network
 from trackers.training import build_recipe, read_values, train
 from trackers.training.data import Batches
@@ -39,8 +41,6 @@ from trackers.training.distill import (
     without_blocks,
 )
 from trackers.training.objectives import answer
-from trackers.training.processes import Place
-from trackers.training.saving import read_weights, write_weights
 from trackers.training.validation import HeldOut, follow_sequences
 
 Data = list[tuple[str, str]]

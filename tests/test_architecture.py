@@ -1,4 +1,4 @@
-"""Imports run one way: demo → stages → media, checkpoints."""
+"""Imports run one way: demo → stages → media, checkpoints; checkpoints.training → media."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "media": set(),
-    "checkpoints": set(),
+    "checkpoints": {"media"},  # its part `training` alone, see below
     "trackers": {"media", "checkpoints"},
     "segmenters": {"media", "checkpoints"},
     "inpainting": {"media", "checkpoints"},
@@ -38,6 +38,12 @@ def test_imports_follow_the_arrow(package: str) -> None:
     for path in files:
         foreign = (imported(path) & set(ALLOWED)) - {package} - ALLOWED[package]
         assert not foreign, f"{path.relative_to(ROOT)} imports {', '.join(sorted(foreign))}"
+
+
+def test_fetching_weights_needs_nothing_else() -> None:
+    for path in (ROOT / "checkpoints").rglob("*.py"):
+        if path.parent.name != "training":
+            assert "media" not in imported(path), path.relative_to(ROOT)
 
 
 def test_packages_do_not_touch_the_import_path() -> None:

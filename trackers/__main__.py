@@ -481,7 +481,8 @@ def train(
     if evaluate is not None:
         kind, equals, path = evaluate.partition("=")
         sequences = (kind, Path(path)) if equals else ("folder", Path(evaluate))
-    logging.getLogger("trackers.training").setLevel(logging.INFO)
+    for part in ("checkpoints.training", "trackers.training"):
+        logging.getLogger(part).setLevel(logging.INFO)
     summary = run(loaded, out, device=device, minutes=minutes, evaluate=sequences)
     if int(os.environ.get("RANK", "0")):
         return 0  # of several processes, the first one speaks

@@ -1,24 +1,21 @@
-"""What a training run does: recipes, read strictly, with what the command line changes.
+"""What training a tracker takes: the sections of a recipe, and what follows from them.
 
-A recipe is a .yaml or .json file, one of those in recipes/ or one's own. `base: NAME` takes another
-one and changes it, key by key. Crop sizes stand in one place: they are those of the network.
+Crop sizes stand in one place: they are those of the network.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
-import re
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal
 
 import torch
 
+from checkpoints.training import recipes
+from checkpoints.training.recipes import override, read
 from media import InputError
 from trackers.base import build_network
 from trackers.training.data import DataConfig
@@ -26,7 +23,6 @@ from trackers.training.data import DataConfig
 _log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
 PACKED = ("stills", "tracks")  # kinds of sources that are packed shards
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -195,28 +191,14 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
-class EngineConfig:
+class EngineConfig(recipes.EngineConfig):
     """How it is computed and kept.
 
     Attributes:
-        seed: of all chance; process r adds r.
-        bf16: compute in bfloat16 what bears it (autocast).
-        compile: let torch.compile fuse the student.
-        ema: decay per step of the average over steps that is written as the result; 0: none.
         save_every_epochs: how often the state is kept, so that a killed run goes on from there.
-        half: write the result in half precision.
-        piece_mb: cut the result into files of at most so many megabytes; 0: one file.
-        log_every: steps between two lines of the log.
     """
 
-    seed: int = 42
-    bf16: bool = False
-    compile: bool = False
-    ema: float = 0.0
     save_every_epochs: int = 5
-    half: bool = False
-    piece_mb: int = 0
-    log_every: int = 50
 
 
 @dataclass(frozen=True)
@@ -249,152 +231,7 @@ class Recipe:
         return values
 
 
-# ------------------------------------------------------------------------------- strict reading
-
-
-def _refuse_unknown(given: Iterable[str], known: Sequence[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            hint = f"; the nearest there is is {near[0]!r}" if near else ""
-            raise InputError(f"There is no setting {key!r} in {where}{hint}.")
-
-
-def read(kind: type[T], value: Any, where: str) -> T:
-    """Turn plain values into a dataclass, or another annotated type, and refuse what does not fit.
-
-    Args:
-        kind: a dataclass, int, float, str, bool, a Literal, tuple[...], Mapping[...], or one of
-            them | None.
-        value: as YAML and JSON know it.
-        where: for messages.
-
-    Raises:
-        InputError: a key is unknown or missing, or a value is of another type.
-    """
-    return typing.cast(T, _read(kind, value, where))
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        (inner,) = (part for part in parts if part is not type(None))
-        return None if value is None else _read(inner, value, where)
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        return _read_dataclass(kind, value, where)
-    if origin is Literal:
-        if value not in parts:
-            raise InputError(f"{where} is one of {', '.join(map(str, parts))}, not {value!r}.")
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        if parts[-1] is Ellipsis:
-            return tuple(_read(parts[0], v, f"{where}.{i}") for i, v in enumerate(value))
-        if len(parts) == len(value):
-            pairs = zip(parts, value, strict=True)
-            return tuple(_read(p, v, f"{where}.{i}") for i, (p, v) in enumerate(pairs))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if isinstance(value, Mapping):
-            return {str(key): _read(parts[1], v, f"{where}.{key}") for key, v in value.items()}
-    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif kind in (int, str, bool) and type(value) is kind:
-        return value
-    wanted = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise InputError(f"{where} should be {wanted}, not {value!r}.")
-
-
-def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} should be a section of settings, not {value!r}.")
-    hints = typing.get_type_hints(kind)
-    _refuse_unknown(value, list(hints), where)
-    for f in fields(kind):
-        if f.default is MISSING and f.default_factory is MISSING and f.name not in value:
-            raise InputError(f"{where} lacks the setting {f.name!r}.")
-    return kind(**{key: _read(hints[key], v, f"{where}.{key}") for key, v in value.items()})
-
-
 # ------------------------------------------------------------------------------------- recipes
-
-
-def list_recipes() -> list[str]:
-    """Names of the recipes that come with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def _recipe_path(recipe: str) -> Path:
-    path = Path(recipe)
-    if path.suffix in (".yaml", ".yml", ".json"):
-        if not path.is_file():
-            raise InputError(f"There is no recipe {path}.")
-        return path
-    if recipe not in list_recipes():
-        raise InputError(f"There is no recipe {recipe!r}; there are {', '.join(list_recipes())}.")
-    return RECIPES / f"{recipe}.yaml"
-
-
-def _load(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
-    try:
-        if path.suffix == ".json":
-            return json.loads(text)
-        try:
-            import yaml
-        except ImportError:
-            raise InputError(
-                f"{path.name} needs the package PyYAML; without it, write the recipe as .json "
-                "elsewhere (`train RECIPE --print-config`)."
-            ) from None
-        return yaml.safe_load(text)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
-    except Exception as error:  # yaml's own
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
-
-
-def _merge(base: Any, change: Any) -> Any:
-    """`change` over `base`; sections key by key, but a section that is null is emptied."""
-    if isinstance(base, Mapping) and isinstance(change, Mapping):
-        merged = {key: _merge(base.get(key), value) for key, value in change.items()}
-        return {**base, **merged}
-    return change
-
-
-def read_values(recipe: str) -> dict[str, Any]:
-    """Plain values of a recipe, with those of its `base` (which may have one as well)."""
-    path = _recipe_path(recipe)
-    values = _load(path)
-    if not isinstance(values, Mapping):
-        raise InputError(f"{path} is not a recipe: it holds no settings.")
-    values = dict(values)
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    beside = path.parent / f"{base}{path.suffix}"
-    return _merge(read_values(str(beside) if beside.is_file() else str(base)), values)
-
-
-def override(values: Mapping[str, Any], change: str) -> dict[str, Any]:
-    """Set one value by `a.b=value`; the value is JSON, or a word that needs no quotes.
-
-    Raises:
-        InputError: that is not of this form.
-    """
-    match = re.fullmatch(r"([\w.*-]+)=(.*)", change, flags=re.DOTALL)
-    if match is None:
-        raise InputError(f"--override takes key=value such as schedule.epochs=5, not {change!r}.")
-    value: Any = match[2]
-    try:
-        value = json.loads(value)
-    except ValueError:
-        pass  # a word, such as a file
-    for key in reversed(match[1].split(".")):
-        value = {key: value}
-    return _merge(values, value)
 
 
 def _sources(
@@ -450,6 +287,16 @@ def build_recipe(
     return recipe
 
 
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the project."""
+    return recipes.list_recipes(RECIPES)
+
+
+def read_values(recipe: str) -> dict[str, Any]:
+    """Plain values of a recipe, by name or file; see `recipes.read_values`."""
+    return recipes.read_values(recipe, RECIPES)
+
+
 def load_recipe(
     recipe: str, data: Sequence[tuple[str, str]], overrides: Sequence[str] = ()
 ) -> Recipe:
@@ -470,18 +317,3 @@ def _check(recipe: Recipe, outline: Any) -> None:
         raise InputError("The sampler trident_pro shows crops without a target: train the score.")
     if losses.focal and recipe.network.name.split("_")[0] != "grm":
         raise InputError("The loss focal is for GRM's map of centres.")
-
-
-def find_weights(name: str) -> Path:
-    """A file, or the file of a checkpoint by its name.
-
-    Raises:
-        InputError: there is neither.
-    """
-    import checkpoints
-
-    if Path(name).exists():
-        return Path(name)
-    if name in checkpoints.CHECKPOINTS:
-        return checkpoints.path(name)
-    raise InputError(f"There is no file {name}, and no checkpoint of that name.")

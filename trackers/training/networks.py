@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import checkpoints
+from checkpoints.training.saving import find_weights, read_weights
 from media import InputError
 from trackers.base import build_network
 from trackers.models.grm import GRM
@@ -18,14 +19,12 @@ from trackers.training.config import (
     OptimizerConfig,
     Recipe,
     TeacherConfig,
-    find_weights,
 )
 from trackers.training.distill import (
     from_vit,
     with_fewer_hidden,
     without_blocks,
 )
-from trackers.training.saving import read_weights
 
 _log = logging.getLogger(__name__)
 

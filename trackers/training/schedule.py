@@ -1,4 +1,4 @@
-"""What changes while training goes on: the learning rate, and how much of a removed part is left.
+"""What changes while trackers are trained: how much of a removed part is left, and steps down.
 
 Source: MCG-NJU/MixFormerV2 @ 10414383, whose tables these functions meet (paper, section 3.3).
 """
@@ -31,21 +31,3 @@ def step_decay(epoch: int, drop_epochs: int) -> float:
         drop_epochs: epochs between two drops.
     """
     return float(0.1 ** ((epoch - 1) // drop_epochs))
-
-
-def cosine_decay(progress: float) -> float:
-    """Factor of the learning rate: a cosine from 1 at progress 0 to 0 at progress 1."""
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def warmup(step: int, steps: int) -> float:
-    """Factor of the learning rate: rises in a line over the first `steps` steps, then is 1.
-
-    The paper's recipes start from MAE weights and need none (`steps` 0); a vision transformer that
-    starts from scratch does not settle without.
-
-    Args:
-        step: counted from 0.
-        steps: how many the rise takes.
-    """
-    return min(1.0, (step + 1) / (steps + 1))

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from checkpoints.training.processes import Place
 from trackers.boxes import box_iou
 from trackers.training.config import PACKED, Recipe, read
 from trackers.training.data import Batches, DataConfig, SourceConfig
 from trackers.training.losses import target_corners
 from trackers.training.objectives import answer, corners
-from trackers.training.processes import Place
 
 _SEED = 2026  # of the pairs: the same ones for every run with the same data
 

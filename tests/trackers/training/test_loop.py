@@ -17,9 +17,7 @@ import torch
 
 from media import InputError
 from trackers.training import train
-from trackers.training.loop import _Average
 from trackers.training.objectives import Objective
-from trackers.training.records import Record
 
 ROOT = Path(__file__).parents[3]
 # Depth and width at which a step takes milliseconds, and nothing is left to chance but the data.
@@ -203,28 +201,6 @@ def test_steps_without_finite_gradients_change_nothing(make, tmp_path, monkeypat
         train(
             make("continue_small", **FAST | {"schedule.epochs": 20}), tmp_path / "c", device="cpu"
         )
-
-
-def test_the_average_follows_the_weights() -> None:
-    network = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(network.weight)
-    average = _Average(network, 0.5)
-    torch.nn.init.ones_(network.weight)
-    found = []
-    for _ in range(3):
-        average.update(network)
-        found.append(average.state["weight"].item())
-    assert found == pytest.approx([1 - 2 / 11, 1 - 2 / 11 * 3 / 12, 1 - 2 / 11 * 3 / 12 * 4 / 13])
-
-
-def test_without_tensorboard_there_is_the_csv(tmp_path, monkeypatch, caplog) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with caplog.at_level("INFO"):
-        record = Record(tmp_path, 0)
-    record.add(1, {"total": 2.0})
-    record.add(2, {"other": 3.0})
-    assert [row["step"] for row in rows(tmp_path)] == ["1", "2"]
-    assert "figures go to" in caplog.text
 
 
 BARE = """

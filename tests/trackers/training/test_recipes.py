@@ -13,8 +13,6 @@ from tests.trackers.training.conftest import TINY
 from trackers import build_network
 from trackers.__main__ import main
 from trackers.training import list_recipes, load_recipe, read_values, train
-from trackers.training.config import override
-from trackers.training.saving import write_weights
 
 TEACHERS = {"dim": 32, "heads": 2}
 SHALLOW = ("mixvit_base", "grm_base", "grm_large")  # whose depth no other setting depends on
@@ -133,25 +131,3 @@ def test_the_command_trains(stills, tmp_path, capsys) -> None:
     assert "KIND=PATH" in capsys.readouterr().err
     assert main(["train", "continue_small", f"--out={out}2"]) == 2  # no data at all
     assert "at least one" in capsys.readouterr().err
-
-
-def test_an_override_is_json_or_a_word() -> None:
-    values = {"a": {"b": 1, "c": 2}}
-    assert override(values, "a.b=[1, 2]") == {"a": {"b": [1, 2], "c": 2}}
-    assert override(values, "a.b=word") == {"a": {"b": "word", "c": 2}}
-    assert override(values, "a=null") == {"a": None}
-    assert values == {"a": {"b": 1, "c": 2}}
-
-
-def test_weights_come_in_pieces(tmp_path) -> None:
-    from trackers.training.saving import read_weights
-
-    state = {f"t{i}": torch.randn(1000, 500) for i in range(4)}  # 2 MB each
-    files = write_weights(state, tmp_path / "w.safetensors", piece_mb=5)
-    assert [f.name for f in files[:2]] == [
-        "w-00001-of-00002.safetensors",
-        "w-00002-of-00002.safetensors",
-    ]
-    assert all(f.stat().st_size <= 5e6 for f in files)
-    found = read_weights(tmp_path / "w.safetensors.index.json")
-    assert all(torch.equal(found[key], tensor) for key, tensor in state.items())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from trackers.training.schedule import cosine_decay, removal_coefficient, step_decay, warmup
+from trackers.training.schedule import removal_coefficient, step_decay
 
 
 def test_official_tables(golden, check) -> None:
@@ -21,9 +19,3 @@ def test_official_tables(golden, check) -> None:
     ):
         rates = [rate * step_decay(i + 1, drop) for i in range(len(case[name]))]
         check("schedules learning rates", rates, case[name], 1e-12)
-
-
-def test_warm_up_and_cosine() -> None:
-    assert warmup(0, 0) == 1.0
-    assert [warmup(step, 4) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    assert [cosine_decay(share) for share in (0, 0.5, 1, 1.1)] == pytest.approx([1, 0.5, 0, 0])

@@ -10,8 +10,8 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
+from checkpoints.training.streaming import stream
 from media import InputError
 from media.device import resolve_device
 from trackers.training.data.config import DataConfig
@@ -117,24 +117,14 @@ class Batches:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._config.workers:
-            for step in _Steps(self._start):
-                yield self._complete(self._preparer[step])
-        loader = DataLoader(
+        made = stream(
             self._preparer,
-            batch_size=None,
-            sampler=_Steps(self._start),
-            num_workers=self._config.workers,
-            prefetch_factor=2,
+            start=self._start,
+            workers=self._config.workers,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the run's own
         )
-        try:
-            for prepared in loader:
-                yield self._complete(prepared)
-        except InputError as error:  # from a worker, its traceback in the message
-            sentence = str(error).rstrip().splitlines()[-1]
-            raise InputError(sentence.partition("InputError: ")[2] or sentence) from error
+        for prepared in made:
+            yield self._complete(prepared)
 
     def _complete(self, prepared: Prepared) -> Batch:
         pixels, bases = self._pixels, None
@@ -163,16 +153,3 @@ class Batches:
             prepared.boxes_xywh,
             prepared.labels,
         )
-
-
-class _Steps:
-    """Numbers without end, as a sampler that worker processes may be handed."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[int]:
-        step = self._start
-        while True:
-            yield step
-            step += 1

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
+from checkpoints.training.pictures import decode
 from media import InputError
-from trackers.training.data.pictures import decode
 
 _log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from checkpoints.training.pictures import decode
+from checkpoints.training.shards import Labelled, ShardWriter, four_numbers, is_inside
 from media import InputError
 from trackers.datasets import list_datasets
 from trackers.training.data.following import follow_regions
-from trackers.training.data.pictures import decode
-from trackers.training.data.shards import Labelled, ShardWriter, four_numbers, is_inside
 from trackers.training.data.sources import open_labelled
 
 Encoding = Literal["webp", "jpeg"]

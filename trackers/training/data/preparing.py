@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from checkpoints.training.pictures import decode, size_of
 from media import InputError
 from trackers.training.data.augment import Plan, View, plan
 from trackers.training.data.config import DataConfig
-from trackers.training.data.pictures import decode, size_of
 from trackers.training.data.pixels import cut, looks, places
 from trackers.training.data.resident import Resident
 from trackers.training.data.sampling import Shot, Unusable, pick

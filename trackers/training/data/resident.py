@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from checkpoints.training.pictures import decode
 from media import InputError
-from trackers.training.data.pictures import decode
 from trackers.training.data.sources import Packed, Source
 
 _log = logging.getLogger(__name__)

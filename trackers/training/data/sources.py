@@ -14,12 +14,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from checkpoints.training.pictures import decode
+from checkpoints.training.shards import Row, is_inside, read_shards
 from media import InputError
 from trackers.datasets import Dataset, dataset_class, list_datasets, open_dataset
 from trackers.datasets.coco import open_coco
 from trackers.training.data.config import DataConfig, SourceConfig
-from trackers.training.data.pictures import decode
-from trackers.training.data.shards import Row, is_inside, read_shards
 
 _OPEN = 256  # sequences whose labels a process remembers
 _FEWEST_FRAMES = 20  # of a video

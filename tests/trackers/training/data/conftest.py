@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints.training.shards import ShardWriter
 from tests.trackers.training.data.scenes import SIZE, encode, scene
-from trackers.training.data.shards import ShardWriter
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from checkpoints.training.shards import ShardWriter
 from media import InputError
 from tests.trackers.training.data.scenes import SIZE, encode, misplaced, scene, to_pixels
 from trackers.training.data import (
@@ -23,7 +24,6 @@ from trackers.training.data import (
     SourceConfig,
     draw_batch,
 )
-from trackers.training.data.shards import ShardWriter
 
 STRONG = Deformation(0.3, 25, 0.2, 0.2, 0.0, 2.0, 0.0)
 

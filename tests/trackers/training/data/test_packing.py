@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from checkpoints.training.pictures import decode
+from checkpoints.training.shards import read_shards
 from media import InputError
 from media.video import VideoWriter
 from tests.trackers.training.data.scenes import encode, red_box, scene
@@ -17,8 +19,6 @@ from trackers.boxes import box_iou, xywh_to_xyxy
 from trackers.training.data import DataConfig, SourceConfig, open_sources
 from trackers.training.data.following import follow_regions
 from trackers.training.data.packing import pack, read_tracks
-from trackers.training.data.pictures import decode
-from trackers.training.data.shards import read_shards
 
 
 def write_video(path: Path, frames: list[np.ndarray]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checkpoints.training.shards import ShardWriter
 from tests.trackers.training.data.scenes import SIZE, encode, scene
 from trackers.training.data import DataConfig, SourceConfig, open_sources
 from trackers.training.data.sampling import Pick, Unusable, causal, pick, trident_pro
-from trackers.training.data.shards import ShardWriter
 
 VISIBLE = np.setdiff1d(np.arange(300), [0, 40, 41, 42, 150, 299])
 

@@ -39,6 +39,7 @@ class Row:
         objects: what is labelled in it.
         video: of which video it is a frame, if any; `frame` is its number there.
         partial: objects of the video that are not listed may be in it nevertheless.
+        source: what it was taken from, if that is known.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class Row:
     video: str | None = None
     frame: int | None = None
     partial: bool = False
+    source: str | None = None
 
     def encoded(self) -> bytes:
         """The bytes of the picture. Raises InputError if the file is gone or shorter."""
@@ -114,6 +116,7 @@ def _read_row(file: Path, record: Mapping[str, Any]) -> Row:
         video=video,
         frame=None if video is None else int(record["frame"]),
         partial=bool(record.get("partial", False)),
+        source=record.get("source"),
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trackers.training.data import Batch, draw_batch
-from trackers.training.saving import write
+import torch
+
+from checkpoints.training.processes import Place
+from checkpoints.training.saving import write
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,38 @@ class Record:
             self._board.close()
 
 
-def write_sheet(batch: Batch, path: Path) -> None:
-    """Draw samples of a batch, for a person to check."""
-    picture = draw_batch(batch)
-    write(path, lambda part: picture.save(part, format="PNG"))
+class Meter:
+    """Means over the steps between two lines of the log."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps, self._waited, self._seconds, self._skipped = 0, 0.0, 0.0, 0
+
+    def add(
+        self, parts: Mapping[str, torch.Tensor], waited: float, seconds: float, usable: bool
+    ) -> None:
+        """Count a step; `waited` of its `seconds` went by without a batch."""
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps += 1
+        self._waited += waited
+        self._seconds += seconds
+        self._skipped += not usable
+
+    def take(self, batch_size: int) -> dict[str, float]:
+        """The means, of all processes, and start anew."""
+        names, values = list(self._sums), list(self._sums.values())
+        means = self._place.mean(torch.stack(values).float() / self._steps).tolist()
+        figures = dict(zip(names, means, strict=True))
+        figures["samples_per_second"] = self._steps * batch_size / self._seconds
+        figures["waiting_for_data"] = self._waited / self._seconds
+        if self._skipped:
+            figures["steps_without_gradients"] = float(self._skipped)
+        if self._place.device.type == "cuda":
+            figures["gpu_gb"] = torch.cuda.max_memory_allocated(self._place.device) / 1e9
+        self._reset()
+        return figures

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints.training.shards import Labelled, ShardWriter, is_inside, read_shards
 from media import InputError
-from trackers.training.data.shards import Labelled, ShardWriter, is_inside, read_shards
 
 RECORD = {"source": "s", "video": None, "frame": None, "objects": [{"box": [1, 2, 3, 4]}]}
 

@@ -80,6 +80,19 @@ def write_weights(
     return [*files, index]
 
 
+def find_weights(name: str) -> Path:
+    """A file, or the file of a checkpoint by its name.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if Path(name).exists():
+        return Path(name)
+    if name in checkpoints.CHECKPOINTS:
+        return checkpoints.path(name)
+    raise InputError(f"There is no file {name}, and no checkpoint of that name.")
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a weight file of any kind, or all pieces that an index names, in float32.
 

@@ -30,6 +30,14 @@ class Place:
         """Whether this one writes files."""
         return self.rank == 0
 
+    @property
+    def name(self) -> str:
+        """The device in words, and how many of them."""
+        name = str(self.device)
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+        return name if self.world == 1 else f"{self.world} x {name}"
+
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Of all processes' tensors."""
         if self.world > 1:

@@ -1,0 +1,314 @@
+"""The one loop of every training: steps, a log, states to go on from, and weights at the end.
+
+All chance is a function of (seed, process, step), and batches are a function of the step, so that a
+run that is killed and started again does what it would have done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import nn
+
+from checkpoints import WeightsRecord
+from checkpoints.training.processes import Place
+from checkpoints.training.recipes import EngineConfig
+from checkpoints.training.records import Meter, Record
+from checkpoints.training.saving import read_state, write, write_state, write_weights
+from media import InputError
+
+_log = logging.getLogger(__name__)
+_PATIENCE = 50  # steps in a row without usable gradients, after which a run is given up
+
+
+class Recipe(Protocol):
+    """What a run reads of its recipe."""
+
+    @property
+    def about(self) -> str: ...
+    @property
+    def engine(self) -> EngineConfig: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When things happen, in steps.
+
+    Attributes:
+        steps: of the whole run.
+        batch_size: samples per step, of all processes together.
+        validate: between two validations; there is one at the end as well.
+        save: between two states; the last one is written as well.
+        draw: between two sheets of samples; 0: only the first batch of a start.
+    """
+
+    steps: int
+    batch_size: int
+    validate: int
+    save: int
+    draw: int = 0
+
+
+class Average:
+    """An exponential moving average over steps of all floats of a network."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.state = {k: t.detach().clone() for k, t in network.state_dict().items()}
+
+    def update(self, network: nn.Module) -> None:
+        """Take a step into account; the first ones count more, or the start would linger."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                self.state[key].lerp_(tensor.detach(), 1 - decay)
+            else:
+                self.state[key].copy_(tensor)
+
+
+class Run(ABC):
+    """A run in its folder. Read `finish` first, then `_steps`.
+
+    A kind of training says what a step is, and sets in its own __init__, after this one's:
+    `network`, what is trained and written; `batches`, from step `done` on. It ends with `restore`.
+    """
+
+    network: nn.Module
+    batches: Iterable[Any]
+    told: tuple[str, ...] = ("total",)
+    """Figures that are worth a line on the screen."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, place: Place, rhythm: Rhythm, minutes: float | None
+    ) -> None:
+        """Claim the folder, and read the state if this run has been there before.
+
+        Args:
+            recipe: what to do; a folder belongs to one.
+            out: the run's folder.
+            place: this process among others.
+            rhythm: how long, and when to validate and save.
+            minutes: squeeze the schedule into so many minutes, if it would take longer.
+
+        Raises:
+            InputError: the folder holds a run of another recipe, or a damaged state.
+        """
+        self.out, self.place, self.rhythm, self.minutes = out, place, rhythm, minutes
+        self.about, self.engine = recipe.about, recipe.engine
+        self.saved = _claim(out, recipe.as_dict(), place)
+        self.done, self.seconds = 0 if self.saved is None else self.saved["step"], 0.0
+        self.figures: dict[str, float] = {}
+        self.average: Average | None = None
+
+    # ------------------------------------------------------------------- what a kind of run says
+
+    @abstractmethod
+    def step(self, batch: Any) -> tuple[dict[str, torch.Tensor], bool]:
+        """Learn from a batch. Returns the losses, and whether the gradients were of use."""
+
+    @abstractmethod
+    def set_rates(self) -> dict[str, float]:
+        """Set for the next step what changes over time, and name it for the log."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """How good the network is on what it is not trained on."""
+
+    @abstractmethod
+    def sheet(self, batch: Any) -> Image.Image:
+        """A batch for a person to look at."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What else to keep for going on: tensors, numbers, strings, lists and dicts of them."""
+
+    @abstractmethod
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` has returned."""
+
+    def notes(self) -> dict[str, str]:
+        """What stands in the head of the weights' file."""
+        return {"recipe": self.about}
+
+    # ---------------------------------------------------------------------------------- the loop
+
+    def finish(self) -> dict[str, Any]:
+        """Do what is left of the run. Returns what run.json shall hold, with the last figures."""
+        self._record = Record(self.out, self.done) if self.place.leads else None
+        for _ in self._steps():
+            last = self.progress() >= 1
+            if last or self.done % self.rhythm.validate == 0:
+                with self.averaged():
+                    figures = self.validate()
+                if figures:
+                    self._report(figures)
+            if last or self.done % self.rhythm.save == 0:
+                self._save()
+        if self._record is not None:
+            self._record.close()
+        summary: dict[str, Any] = {
+            "about": self.about,
+            "steps": self.done,
+            "samples": self.done * self.rhythm.batch_size,
+            "seconds": round(self.seconds, 1),
+            "device": self.place.name,
+            "figures": self.figures,
+        }
+        if self.place.leads:
+            summary["weights"] = WeightsRecord.of_tensors(self.result()).sha256
+        return summary
+
+    def _steps(self) -> Iterator[None]:
+        """Step by step to the end of the schedule."""
+        if self.progress() >= 1:
+            return
+        rhythm, place = self.rhythm, self.place
+        batches = iter(self.batches)
+        meter, failures, fresh = Meter(place), 0, True
+        before = time.perf_counter()
+        while self.progress() < 1:
+            batch = next(batches)
+            waited = time.perf_counter() - before
+            settings = self.set_rates()
+            parts, usable = self.step(batch)
+            failures = 0 if usable else failures + 1
+            if failures == _PATIENCE:
+                raise InputError(
+                    f"{failures} steps in a row had no finite gradients: the training diverged; "
+                    "lower the learning rates."
+                )
+            if self.average is not None and usable:
+                self.average.update(self.network)
+            self.done += 1
+            now = time.perf_counter()
+            self.seconds = place.agree(self.seconds + now - before)
+            meter.add(parts, waited, now - before, usable)
+            before = now
+            if place.leads and (fresh or (rhythm.draw and self.done % rhythm.draw == 0)):
+                picture = self.sheet(batch)
+                write(self.out / "samples.png", lambda part, p=picture: p.save(part, format="PNG"))  # type: ignore[misc]
+            fresh = False
+            if self.done % self.engine.log_every == 0 or self.progress() >= 1:
+                self._report({**meter.take(rhythm.batch_size), **settings})
+            yield
+            before = time.perf_counter()
+
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or, if that comes first, by the clock."""
+        share = self.done / self.rhythm.steps
+        return share if self.minutes is None else max(share, self.seconds / 60 / self.minutes)
+
+    # ------------------------------------------------------------------------ figures and files
+
+    def _report(self, figures: dict[str, float]) -> None:
+        self.figures |= figures
+        if self._record is not None:
+            self._record.add(self.done, figures)
+            line = ", ".join(f"{name} {figures[name]:.4g}" for name in self.told if name in figures)
+            _log.info("step %d of %d: %s", self.done, self.rhythm.steps, line)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with the weights that are the result, for a while."""
+        if self.average is None:
+            yield
+            return
+        current = {k: t.clone() for k, t in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average.state)
+        yield
+        self.network.load_state_dict(current)
+
+    def result(self) -> dict[str, torch.Tensor]:
+        """The weights that are written."""
+        return dict(self.network.state_dict() if self.average is None else self.average.state)
+
+    def _save(self) -> None:
+        if not self.place.leads:
+            return
+        write_weights(
+            self.result(),
+            self.out / "weights.safetensors",
+            half=self.engine.half,
+            piece_mb=self.engine.piece_mb,
+            about=self.notes(),
+        )
+        state = {
+            "step": self.done,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state,
+            "average_steps": 0 if self.average is None else self.average.steps,
+            "figures": self.figures,
+        }
+        write_state(state | self.state(), self.out / "state.pt")
+
+    def restore(self) -> None:
+        """Go on from the saved state, if there is one."""
+        if self.saved is None:
+            return
+        self.network.load_state_dict(self.saved["network"])
+        self.seconds, self.figures = self.saved["seconds"], self.saved["figures"]
+        if self.average is not None:
+            for key, tensor in self.saved["average"].items():
+                self.average.state[key].copy_(tensor)
+            self.average.steps = self.saved["average_steps"]
+        self.take(self.saved)
+        self.saved = None  # it is large
+        _log.info("going on from step %d", self.done)
+
+
+def write_summary(summary: Mapping[str, Any], out: Path) -> None:
+    """Write OUT/run.json."""
+    text = json.dumps(summary, indent=1)
+    write(out / "run.json", lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> torch.Tensor:
+    """Shorten the gradient to a norm of `most`, 0: no limit. Returns the norm it had."""
+    return nn.utils.clip_grad_norm_(parameters, most or math.inf)
+
+
+def seed_for(seed: int, step: int) -> int:
+    """One seed per process and step, far from its neighbours."""
+    return (seed * 1_000_003 + step) % 2**63
+
+
+def _claim(out: Path, described: dict[str, Any], place: Place) -> dict[str, Any] | None:
+    file = out / "recipe.json"
+    if file.exists():
+        try:
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            earlier = None
+        if earlier != described:
+            raise InputError(
+                f"{out} holds a run of another recipe ({_first_change(earlier, described)}); "
+                "name another folder with --out."
+            )
+    elif place.leads:
+        text = json.dumps(described, indent=1)
+        write(file, lambda part: part.write_text(text, encoding="utf-8"))
+    kept = out / "state.pt"
+    return read_state(kept) if kept.exists() else None
+
+
+def _first_change(earlier: Any, now: Any, where: str = "") -> str:
+    """In words, where two nested dicts differ first."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*earlier, *now]):
+            if earlier.get(key) != now.get(key):
+                return _first_change(earlier.get(key), now.get(key), f"{where}.{key}".strip("."))
+    return f"{where} is {now!r} now and was {earlier!r}"

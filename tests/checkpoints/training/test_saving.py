@@ -1,0 +1,58 @@
+"""Weights and states are written whole, and read without running any code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints.training.saving import (
+    find_weights,
+    read_state,
+    read_weights,
+    write_state,
+    write_weights,
+)
+from media import InputError
+
+
+def test_weights_come_in_pieces(tmp_path: Path) -> None:
+    state = {f"t{i}": torch.randn(1000, 500) for i in range(4)}  # 2 MB each
+    files = write_weights(state, tmp_path / "w.safetensors", piece_mb=5)
+    assert [f.name for f in files[:2]] == [
+        "w-00001-of-00002.safetensors",
+        "w-00002-of-00002.safetensors",
+    ]
+    assert all(f.stat().st_size <= 5e6 for f in files)
+    found = read_weights(tmp_path / "w.safetensors.index.json")
+    assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
+
+
+def test_an_index_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    index = tmp_path / "w.safetensors.index.json"
+    index.write_text("{}")
+    with pytest.raises(InputError, match="does not say which files hold the weights"):
+        read_weights(index)
+
+
+def test_halves_come_back_as_floats(tmp_path: Path) -> None:
+    state = {"w": torch.tensor([0.1, 2.0]), "n": torch.tensor([7])}
+    (file,) = write_weights(state, tmp_path / "w.safetensors", half=True)
+    found = read_weights(file)
+    assert found["w"].dtype == torch.float32 and found["n"].tolist() == [7]
+    assert found["w"].tolist() == pytest.approx([0.1, 2.0], rel=1e-3)
+
+
+def test_a_state_comes_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    write_state({"step": 3, "network": {"w": torch.ones(2)}}, file)
+    assert read_state(file)["step"] == 3
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(InputError, match="delete it to start anew"):
+        read_state(file)
+
+
+def test_weights_that_are_nowhere() -> None:
+    with pytest.raises(InputError, match=r"no file nowhere.pth, and no checkpoint of that name"):
+        find_weights("nowhere.pth")
