@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -85,11 +85,12 @@ def check_mask(mask: Mask, frame: Frame, index: int) -> None:
 
 Builder = TypeVar("Builder", bound=Callable[..., Inpainter])
 _BUILDERS: dict[str, Callable[..., Inpainter]] = {}
-_NETWORKS: dict[str, Callable[[], nn.Module]] = {}
+_NETWORKS: dict[str, Callable[..., nn.Module]] = {}
+_WITHOUT: dict[str, str] = {}  # modules that cannot be had here, and the packages they lack
 
 
 def register(
-    name: str, *, network: Callable[[], nn.Module] | None = None
+    name: str, *, network: Callable[..., nn.Module] | None = None
 ) -> Callable[[Builder], Builder]:
     """Make a class or function known as the builder of the inpainter `name`.
 
@@ -109,25 +110,43 @@ def register(
 
 
 def list_inpainters() -> list[str]:
-    """The names `build_inpainter` knows, sorted. Every module beside this one may add some."""
+    """The names `build_inpainter` knows, sorted. Every module beside this one may add some.
+
+    Those that need a package that is not installed, as on a machine for training, are left out.
+    """
     package = __package__ or "inpainting"
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if not module.ispkg and not module.name.startswith("_"):
-            importlib.import_module(f"{package}.{module.name}")
+            try:
+                importlib.import_module(f"{package}.{module.name}")
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.startswith(package):
+                    raise
+                _WITHOUT[module.name] = error.name
     return sorted(_BUILDERS)
 
 
-def build_network(name: str) -> nn.Module:
+def build_network(name: str, **changes: Any) -> nn.Module:
     """Build an inpainter's network without training it, with the keys of the official checkpoint.
+
+    Args:
+        name: of the inpainter.
+        changes: arguments of the network's class that shall differ, such as its width.
 
     Raises:
         InputError: No inpainter with a network of its own has that name.
     """
     list_inpainters()
     if name not in _NETWORKS:
-        known = ", ".join(sorted(_NETWORKS))
-        raise InputError(f"There is no network called {name!r}; choose one of {known}.")
-    return _NETWORKS[name]()
+        raise InputError(f"There is no network called {name!r}{_instead(_NETWORKS)}")
+    return _NETWORKS[name](**changes)
+
+
+def _instead(names: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known."""
+    lacking = ", ".join(f"{module} (it needs {package})" for module, package in _WITHOUT.items())
+    missing = f"; not to be had here: {lacking}" if lacking else ""
+    return f"; choose one of {', '.join(sorted(names))}{missing}."
 
 
 def build_inpainter(
@@ -155,6 +174,5 @@ def build_inpainter(
     """
     names = list_inpainters()
     if name not in names:
-        known = ", ".join(names)
-        raise InputError(f"There is no inpainter called {name!r}; choose one of {known}.")
+        raise InputError(f"There is no inpainter called {name!r}{_instead(names)}")
     return _BUILDERS[name](device=device, weights=weights, dilate=dilate, **options)

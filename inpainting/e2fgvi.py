@@ -18,7 +18,6 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,7 +37,6 @@ from inpainting.base import (
     check_mask,
     register,
 )
-from inpainting.compositing import grow
 from inpainting.spynet import CHANNELS, SPyNet, warp
 from media import InputError
 from media.device import resolve_device
@@ -150,6 +148,23 @@ class FlowLevel(nn.Module):
         for conv in self.basic_module[:-1]:
             x = F.relu(conv(x))
         return self.basic_module[-1](x)
+
+
+def neighbour_flows(spynet: SPyNet, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Flows between consecutive frames (b, l, 3, h, w) in [-1, 1], as `E2FGVI.forward` has them."""
+    height, width = frames.shape[-2] // 4, frames.shape[-1] // 4
+    shape = (len(frames), frames.shape[1] - 1)
+    if shape[1] == 0:
+        empty = frames.new_zeros(*shape, 2, height, width)
+        return empty, empty
+    small = F.interpolate(
+        (frames.flatten(0, 1) + 1) / 2, (height, width), mode="bilinear", align_corners=True
+    ).unflatten(0, frames.shape[:2])
+    first, second = small[:, :-1].flatten(0, 1), small[:, 1:].flatten(0, 1)
+    forward, backward = (
+        spynet(*pair).unflatten(0, shape) for pair in ((first, second), (second, first))
+    )
+    return forward, backward
 
 
 # ---------------------------------------------------------------------------- propagation
@@ -480,7 +495,7 @@ class E2FGVI(nn.Module):
         self._check_size(*frames.shape[-2:])
         features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         size = features.shape[-2:]
-        flows = self.flows(frames[:, :num_local])
+        flows = neighbour_flows(self.update_spynet, frames[:, :num_local])
         local = self.feat_prop_module(features[:, :num_local], *flows)
         features = torch.cat((local, features[:, num_local:]), dim=1)
         tokens = self.ss(features)
@@ -489,23 +504,6 @@ class E2FGVI(nn.Module):
         wanted = slice(None) if paint_references else slice(num_local)
         features = features[:, wanted] + self.sc(tokens[:, wanted], size)
         return self.decoder(features.flatten(0, 1)).tanh(), flows
-
-    def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows between consecutive frames (b, l, 3, h, w), as `forward` returns them."""
-        height, width = frames.shape[-2] // 4, frames.shape[-1] // 4
-        shape = (len(frames), frames.shape[1] - 1)
-        if shape[1] == 0:
-            empty = frames.new_zeros(*shape, 2, height, width)
-            return empty, empty
-        small = F.interpolate(
-            (frames.flatten(0, 1) + 1) / 2, (height, width), mode="bilinear", align_corners=True
-        ).unflatten(0, frames.shape[:2])
-        first, second = small[:, :-1].flatten(0, 1), small[:, 1:].flatten(0, 1)
-        forward, backward = (
-            self.update_spynet(*pair).unflatten(0, shape)
-            for pair in ((first, second), (second, first))
-        )
-        return forward, backward
 
     def _check_size(self, height: int, width: int) -> None:
         if self.size is not None:
@@ -656,6 +654,10 @@ class E2FGVIInpainter:
             yield _finish(shots[index], blends.pop(index)) if index in blends else frames[index]
 
     def _read(self, frames: FrameSource, masks: MaskSource, index: int) -> _Shot:
+        import cv2  # late: the network alone, as training needs it, comes without OpenCV
+
+        from inpainting.compositing import grow
+
         frame, mask = frames[index], np.asarray(masks[index], bool)
         check_mask(mask, frame, index)
         size = self._network.size or mask.shape
