@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ def add_endpoints(workspace: Workspace, perform: Callable[[Session, dict[str, An
         def work() -> dict[str, Any]:
             session = session_of(project)
             perform(session, {"kind": kind, **details})
+            session.look_closer()
             return _describe(session)
 
         return _told(work)
@@ -59,17 +59,14 @@ def add_endpoints(workspace: Workspace, perform: Callable[[Session, dict[str, An
 
         Args:
             project: its id.
-            settings: any of trim, tracker, segmenter, inpainter, dilate, shadow, feather, exports.
+            settings: any of trim, exports, tracker, segmenter, inpainter, device, steady,
+                resolution, dilate, shadow, feather; what is left out stays as it was.
         """
 
         def work() -> dict[str, Any]:
-            allowed = {"trim", "tracker", "segmenter", "inpainter", "dilate", "shadow", "feather"}
-            if unknown := set(settings) - allowed - {"exports"}:
-                raise InputError(f"There is no setting {', '.join(sorted(unknown))}.")
-            chosen = {name: settings[name] for name in allowed & set(settings)}
-            asked = replace(workspace.options.settings, **chosen)
             session = session_of(project)
-            return _status(session.start(workspace.jobs, asked, settings.get("exports", ())))
+            session.adjust(**settings)
+            return _status(session.start(workspace.jobs))
 
         return _told(work)
 

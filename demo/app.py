@@ -27,7 +27,7 @@ from demo import sample
 from demo.api import add_endpoints
 from demo.files import Files
 from demo.guards import NoFetching, files_only
-from demo.project import EXPORTS
+from demo.project import ADJUSTABLE, EXPORTS, Settings
 from demo.sessions import Session
 from demo.wording import (
     describe_estimate,
@@ -46,6 +46,8 @@ from trackers import list_trackers
 SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
 STATIC = Path(__file__).with_name("static")
 SWEEP_SECONDS = 600.0
+AUTO = "auto"
+RESOLUTIONS = (320, 480, 640, 960, 1280, 1920)  # pixels, to choose from
 
 # -------------------------------------------------------------------------------------------- page
 
@@ -68,6 +70,43 @@ def told(handler: Callable[..., Updates]) -> Callable[..., Any]:
 
 def heading(number: int, text: str) -> None:
     gr.HTML(f"<h2><i>{number}</i>{text}</h2>", elem_classes="heading")
+
+
+def devices() -> list[str]:
+    """What can be computed on here."""
+    import torch
+
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [AUTO, "cpu", *found, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def model_label(name: str) -> str:
+    """A model's name, and whether its weights would have to be fetched first."""
+    own = [w for w in checkpoints.CHECKPOINTS if w.removesuffix("_seed") == name]
+    missing = own and not any(checkpoints.find(weights) for weights in own)
+    return f"{name} (weights not here)" if missing else name
+
+
+def chosen(values: Sequence[Any]) -> dict[str, Any]:
+    """Settings as the page's components have them, in the order of `ADJUSTABLE`."""
+    found = dict(zip(ADJUSTABLE, values, strict=True))
+    resolution = found["resolution"]
+    return {
+        **found,
+        "exports": tuple(found["exports"]),
+        "dilate": found["dilate"] or None,
+        "resolution": None if resolution in (None, AUTO) else int(resolution),
+    }
+
+
+def shown(settings: Settings, name: str) -> Any:
+    """One of them as its component has it; the inverse of `chosen`."""
+    value = getattr(settings, name)
+    if name == "exports":
+        return list(value)
+    if name == "resolution":
+        return AUTO if value is None else str(value)
+    return 0 if value is None else value
 
 
 class Page:
@@ -121,14 +160,13 @@ class Page:
                 self.editor = static_html("editor", elem_id="picture")
             with gr.Column(elem_id="act"):
                 heading(3, "Run")
-                with gr.Accordion("Settings", open=False, elem_id="settings"):
-                    self._lay_out_settings()
                 with gr.Row(elem_id="buttons"):
                     small = functools.partial(gr.Button, interactive=False, min_width=70)
                     self.run = gr.Button("Run", variant="primary", elem_id="run", min_width=70)
                     self.pause = small("Pause", elem_id="pause")
                     self.cancel = small("Cancel", elem_id="cancel")
                 self.status = gr.HTML("", elem_id="status")
+                self._lay_out_settings()
         with gr.Column(visible=False, elem_id="results") as self.results:
             gr.HTML("<h2>Results</h2>", elem_classes="heading")
             self.screen = static_html("results", elem_id="screen")
@@ -136,44 +174,55 @@ class Page:
         gr.HTML((STATIC / "help.html").read_text(encoding="utf-8"), elem_id="help")
 
     def _lay_out_settings(self) -> None:
-        settings = self.workspace.options.settings
-        self.imported = files_only(
-            gr.File(
-                file_types=[".json", ".csv", ".txt"], height=110, elem_id="import",
-                label="Boxes or masks made before (JSON, CSV, MOT, OTB, VOT, COCO)",
+        """One component for each of `ADJUSTABLE`, and a place for files made before."""
+        self.settings: dict[str, Any] = {}
+        closed = functools.partial(gr.Accordion, open=False, elem_classes="settings")
+
+        def add(name: str, component: Any, *choices: Any, **options: Any) -> None:
+            value = shown(self.workspace.options.settings, name)
+            self.settings[name] = component(*choices, value=value, elem_id=name, **options)
+
+        with closed("Models", elem_id="models_settings"):
+            for name, known, label, info in (
+                ("tracker", list_trackers(), "Following",
+                 "auto: the best one whose weights are here"),
+                ("segmenter", list_segmenters(), "Cutting out",
+                 "mobile_sam is quick; sam_vit_h is exact"),
+                ("inpainter", list_inpainters(), "Painting away",
+                 "propagation is quick; e2fgvi invents more"),
+            ):  # fmt: skip
+                models = [(model_label(model), model) for model in known]
+                add(name, gr.Dropdown, [(AUTO, AUTO), *models], label=label, info=info)
+            info = "auto: a GPU if there is one"
+            add("device", gr.Dropdown, devices(), label="Computing on", info=info)
+        with closed("Masks and painting", elem_id="mask_settings"):
+            info = "more: less flicker; 0: each frame by itself"
+            add("steady", gr.Slider, 0, 0.9, step=0.1, label="Hold masks still", info=info)
+            info = "in pixels"
+            add("feather", gr.Slider, 0, 10, step=0.2, label="Soft edge of cut-outs", info=info)
+            info = "in pixels; 0: by the object's size"
+            add("dilate", gr.Slider, 0, 60, step=1, label="Grow masks before painting", info=info)
+            info = "pixels of the longer side; less takes less time and memory"
+            sizes = [AUTO, *map(str, RESOLUTIONS)]
+            add("resolution", gr.Dropdown, sizes, label="Paint at", info=info)
+            info = "where other frames show that place brighter"
+            add("shadow", gr.Checkbox, label="Paint over its shadow, too", info=info)
+        with closed("Files to write", elem_id="file_settings"):
+            info = "else the whole video"
+            add("trim", gr.Checkbox, label="Write the chosen part only", info=info)
+            exports = [(export.summary, name) for name, export in EXPORTS.items()]
+            add("exports", gr.CheckboxGroup, exports, label="Write also")
+        with closed("Boxes or masks made before", elem_id="import_settings"):
+            self.imported = files_only(
+                gr.File(
+                    file_types=[".json", ".csv", ".txt", ".zip"], height=100, elem_id="import",
+                    show_label=False,
+                )
+            )  # fmt: skip
+            gr.HTML(
+                "<p>Boxes: JSON, CSV, MOT, OTB, VOT. Masks: COCO, or a zip of pictures, one per "
+                "frame. They take the place of pointing and following.</p>"
             )
-        )  # fmt: skip
-        self.trim = gr.Checkbox(
-            label="Write the chosen part only", info="else the whole video", elem_id="trim"
-        )
-        self.exports = gr.CheckboxGroup(
-            [(export.summary, name) for name, export in EXPORTS.items()],
-            label="Write also", elem_id="exports",
-        )  # fmt: skip
-        self.tracker = gr.Dropdown(
-            ["auto", *list_trackers()], value=settings.tracker, label="Tracker",
-            info="auto: the best one whose weights are here", elem_id="tracker",
-        )  # fmt: skip
-        self.segmenter = gr.Dropdown(
-            ["auto", *list_segmenters()], value=settings.segmenter, label="Cutting out",
-            info="mobile_sam is quick; sam_vit_h is exact", elem_id="segmenter",
-        )  # fmt: skip
-        self.inpainter = gr.Dropdown(
-            ["auto", *list_inpainters()], value=settings.inpainter, label="Painting away",
-            info="propagation is quick; e2fgvi invents more", elem_id="inpainter",
-        )  # fmt: skip
-        self.dilate = gr.Slider(
-            0, 60, 0, step=1, label="Grow the mask before painting (pixels)",
-            info="0: by the object's size", elem_id="dilate",
-        )  # fmt: skip
-        self.shadow = gr.Checkbox(
-            settings.shadow, label="Paint over its shadow, too",
-            info="where other frames show that place brighter", elem_id="shadow",
-        )  # fmt: skip
-        self.feather = gr.Slider(
-            0, 10, settings.feather, step=0.2, label="Soft edge of cut-outs (pixels)",
-            elem_id="feather",
-        )  # fmt: skip
 
     # ---------------------------------------------------------------------------------- wiring
 
@@ -181,8 +230,8 @@ class Page:
         run_state = [self.timer, self.run, self.pause, self.cancel, self.status]
         results = [self.results, self.screen]
         everything = [
-            self.session_id, self.remembered, self.upload, self.info, self.editor, self.trim,
-            *run_state, *results,
+            self.session_id, self.remembered, self.upload, self.info, self.editor,
+            *self.settings.values(), *run_state, *results,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         # Only these use the segmenter; one at a time, or they would only slow each other down.
@@ -190,15 +239,18 @@ class Page:
         # Asked so often that the way through the queue is not worth it.
         direct = {"queue": False, **quiet}
         busy: dict[str, Any] = {"api_visibility": "private", "show_progress_on": self.upload}
-        prepared = {"trigger_mode": "always_last", **look}
+        # Beside the clicks: on a frame that is known these need not wait for another look at it.
+        prepared = {**look, "trigger_mode": "always_last", "concurrency_id": "encoder"}
 
+        chosen = [self.settings[name] for name in ADJUSTABLE]
+        begun = [self.session_id, *chosen]
         loads = [
-            self.upload.upload(self.on_upload, [self.session_id, self.upload], everything, **busy),
+            self.upload.upload(self.on_upload, [self.upload, *begun], everything, **busy),
             self.blocks.load(self.on_load, self.remembered, everything, **quiet),
         ]
         for name, button in self.samples.items():
             handler = functools.partial(self.on_sample, name)
-            loads.append(button.click(handler, self.session_id, everything, **busy))
+            loads.append(button.click(handler, begun, everything, **busy))
         for event in loads:
             event.then(self.on_prepare, self.session_id, self.editor, **prepared)
         self.blocks.load(self.on_models, None, self.models, **quiet)
@@ -213,12 +265,13 @@ class Page:
             self.on_import, [self.session_id, self.imported],
             [self.imported, self.editor, *run_state, *results], **quiet,
         )  # fmt: skip
-        asked = [
-            self.session_id, self.trim, self.exports, self.tracker, self.segmenter,
-            self.inpainter, self.dilate, self.shadow, self.feather,
-        ]  # fmt: skip
+        event = gr.on(
+            [component.input for component in chosen], self.on_settings, begun,
+            [self.editor, self.status, *chosen], trigger_mode="always_last", **look,
+        )  # fmt: skip
+        event.then(self.on_prepare, self.session_id, self.editor, **prepared)
         # Through the same queue as what is done in the editor, and so after it.
-        self.run.click(self.on_run, asked, [*run_state, *results, self.editor], **look)
+        self.run.click(self.on_run, begun, [*run_state, *results, self.editor], **look)
         self.pause.click(self.on_pause, self.session_id, run_state, **direct)
         self.cancel.click(self.on_cancel, self.session_id, run_state, **direct)
         self.timer.tick(
@@ -272,38 +325,42 @@ class Page:
             self.remembered: session.id,
             self.info: describe_video(session),
             self.editor: session.view(),
-            self.trim: False,
+            **self._settings(session),
             **self._run_state(session),
         }
 
-    def _open(self, session_id: str, path: Path, name: str) -> Session:
+    def _settings(self, session: Session) -> Updates:
+        return {self.settings[name]: shown(session.settings, name) for name in ADJUSTABLE}
+
+    def _open(self, session_id: str, path: Path, name: str, values: Sequence[Any]) -> Session:
         session = self.workspace.open(path, name)
+        with suppress(InputError, checkpoints.CheckpointError):  # a run would tell
+            session.adjust(**chosen(values))
         before = self.workspace.find(session_id)
         if before is not None:
             before.rest()
         return session
 
-    def on_upload(self, session_id: str, upload: str | None) -> Any:
+    def on_upload(self, upload: str | None, session_id: str, *values: Any) -> Any:
         if upload is None:
             return gr.skip()
         path = Path(upload)
         try:
-            return self._everything(self._open(session_id, path, path.name))
+            return self._everything(self._open(session_id, path, path.name, values))
         except InputError as error:
             # Not gr.Error, which would leave the bad file in the component.
             gr.Warning(html.escape(str(error)))
             return {self.upload: None}
 
     @told
-    def on_sample(self, name: str, session_id: str) -> Updates:
-        session = self._open(session_id, checkpoints.path(name), f"{name}.mp4")
-        updates: Updates = {self.upload: None}
+    def on_sample(self, name: str, session_id: str, *values: Any) -> Updates:
+        session = self._open(session_id, checkpoints.path(name), f"{name}.mp4", values)
         if name == "sample_bikes":
             # Of its several shots, the one where a man walks by.
             session.limit(sample.SHOT.start or 0, sample.SHOT.end)
             session.seek(sample.PROMPT.frame)
-            updates[self.trim] = sample.SHOT.trim
-        return {**self._everything(session), **updates}
+            session.adjust(trim=sample.SHOT.trim)
+        return {**self._everything(session), self.upload: None}
 
     def on_load(self, remembered: str, request: gr.Request) -> Any:
         """Go on with the project in the address, or where this browser was."""
@@ -320,7 +377,7 @@ class Page:
     def on_prepare(self, session_id: str) -> Any:
         """Look at the frame ahead of the first click, which would tell of any trouble."""
         session = self.workspace.find(session_id)
-        if session is None or session.prepared:
+        if session is None or not session.looking:
             return gr.skip()
         with suppress(InputError, checkpoints.CheckpointError):
             session.prepare()
@@ -348,18 +405,23 @@ class Page:
             gr.Warning(html.escape(str(error)))
         return updates
 
+    def on_settings(self, session_id: str, *values: Any) -> Any:
+        """Remember what was chosen; another segmenter changes what clicks show."""
+        session = self.workspace.find(session_id)
+        if session is None:
+            return gr.skip()
+        try:
+            session.adjust(**chosen(values))
+        except (InputError, checkpoints.CheckpointError) as error:
+            gr.Warning(html.escape(str(error)))
+            return self._settings(session)
+        return {self.editor: session.view(), self.status: self._run_state(session)[self.status]}
+
     @told
-    def on_run(
-        self, session_id: str, trim: bool, exports: list[str], tracker: str, segmenter: str,
-        inpainter: str, dilate: int, shadow: bool, feather: float,
-    ) -> Updates:  # fmt: skip
+    def on_run(self, session_id: str, *values: Any) -> Updates:
         session = self._session(session_id)
-        settings = replace(
-            self.workspace.options.settings,
-            trim=trim, tracker=tracker, segmenter=segmenter, inpainter=inpainter,
-            dilate=dilate or None, shadow=shadow, feather=feather,
-        )  # fmt: skip
-        session.start(self.workspace.jobs, settings, exports)
+        session.adjust(**chosen(values))
+        session.start(self.workspace.jobs)
         return {
             **self._run_state(session),
             self.results: gr.Column(visible=False),

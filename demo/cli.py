@@ -91,6 +91,8 @@ def settings_from(args: argparse.Namespace, do: str) -> Settings:
         segmenter=args.segmenter,
         inpainter=args.inpainter,
         device=args.device,
+        steady=args.steady,
+        resolution=args.resolution,
         dilate=args.dilate,
         shadow=args.shadow,
         feather=args.feather,
@@ -130,7 +132,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     prompt.add_argument(
         "--masks", type=Path, metavar="PATH",
-        help="masks made before, in place of following: a folder of pictures or a COCO file",
+        help="masks made before, in place of following: a folder of pictures, or a zip of one, or a"
+        " COCO file",
     )  # fmt: skip
     span = parser.add_argument_group("which part")
     span.add_argument("--start", type=int, metavar="N", help="first frame to work on (default 0)")
@@ -143,6 +146,16 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
             help="default auto: the best whose weights are on this machine",
         )  # fmt: skip
     how.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1 or mps")
+    how.add_argument(
+        "--steady", type=float, default=defaults.steady, metavar="0-0.9",
+        help="how much the mask of the frame before counts: more, less flicker "
+        f"(default {defaults.steady:g})",
+    )  # fmt: skip
+    how.add_argument(
+        "--resolution", type=int, metavar="PIXELS",
+        help="longer side of what is worked on when painting away; less takes less time and memory"
+        " (default: the inpainter's own choice)",
+    )  # fmt: skip
     how.add_argument(
         "--dilate", type=int, metavar="PIXELS",
         help="grow the mask by this much before painting away (default: by the object's size)",

@@ -26,11 +26,13 @@ class Mark:
     Attributes:
         points, box: see `KeyFrame`.
         mask: name of a picture with a mask that was painted or chosen; it counts in their place.
+        choice: which of the masks that points and box may mean it is, if it is one of them.
     """
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
     mask: str = ""
+    choice: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Document:
                     tuple(tuple(p) for p in mark["points"]),
                     tuple(mark["box"]) if mark["box"] else None,
                     mark["mask"],
+                    mark.get("choice"),
                 )
                 for frame, mark in thing["marks"].items()
             }

@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,13 +25,57 @@ from media.masks import decode_rle, load_mask
 from segmenters.cleanup import mask_box
 
 Rows = Iterator[tuple[int, int, TrackPoint]]  # frame, object, point
+Place = Path | zipfile.Path
+MAX_MEMBER = 2**28  # bytes of one file in a zip
+
+
+# ------------------------------------------------------------------------------- folders and zips
+
+
+def open_zip(path: Path) -> zipfile.Path:
+    """The folder of a zip that has what was packed: its top, or the only folder there is in it.
+
+    Nothing is unpacked: files are read when they are asked for.
+
+    Raises:
+        InputError: it is no zip, or has a file of more than `MAX_MEMBER`.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read as a zip: {error}.") from error
+    if any(member.file_size > MAX_MEMBER for member in archive.infolist()):
+        raise InputError(f"{path} holds a file of more than {MAX_MEMBER >> 20} MB.")
+    place = zipfile.Path(archive)
+    while True:
+        folders = _folders(place)
+        masks = [folder for folder in folders if folder.name == "masks"]  # as we pack them
+        if not masks and (_files(place) or len(folders) != 1):
+            return place
+        place = (masks or folders)[0]
+
+
+def _files(place: Place, suffixes: Sequence[str] = ()) -> list[Any]:
+    """The files in a folder by name, without the hidden ones; with `suffixes` only such."""
+    files = (file for file in place.iterdir() if file.is_file() and file.name[0] != ".")
+    wanted = (f for f in files if not suffixes or f.name.lower().endswith(tuple(suffixes)))
+    return sorted(wanted, key=lambda file: file.name)
+
+
+def _folders(place: Place) -> list[Any]:
+    folders = (folder for folder in place.iterdir() if folder.is_dir())
+    visible = (folder for folder in folders if not folder.name.startswith((".", "__")))
+    return sorted(visible, key=lambda folder: folder.name)
 
 
 # ----------------------------------------------------------------------------------------- tracks
 
 
 def holds_masks(path: Path) -> bool:
-    """Whether a file that somebody sends is one of masks (COCO), and not one of tracks."""
+    """Whether a file is one of masks (COCO, or a zip of pictures), and not one of tracks."""
+    if path.suffix.lower() == ".zip":
+        folder = open_zip(path)
+        return any(_pictures(place) for place in (folder, *_folders(folder)))
     if path.suffix.lower() != ".json":
         return False
     try:
@@ -43,15 +88,17 @@ def read_tracks(path: Path, size: tuple[int, int], frame_count: int) -> Tracks:
     """Read boxes from tracks.json, tracks.csv, a MOT file, or OTB or VOT files.
 
     Args:
-        path: the file; for OTB and VOT also a folder with a file `object_<id>.txt` per object.
+        path: the file; for OTB and VOT also a folder with a file `object_<id>.txt` per object, or a
+            zip of one.
         size: (height, width) of the video.
         frame_count: frames that the video has.
 
     Raises:
         InputError: the file is in none of these formats, or does not fit the video.
     """
-    if path.is_dir():
-        files = sorted(path.glob("*.txt"))
+    zipped = path.suffix.lower() == ".zip"
+    if path.is_dir() or zipped:
+        files = _files(open_zip(path) if zipped else path, (".txt",))
         if not files:
             raise InputError(f"{path} holds no .txt file with boxes.")
         parts = [_read_lines(file, _object_of(file, k)) for k, file in enumerate(files, start=1)]
@@ -130,7 +177,7 @@ def _read_text(path: Path) -> Rows:
             yield int(frame) - 1, int(object_id), TrackPoint((x, y, x + w, y + h), score)
 
 
-def _read_lines(path: Path, object_id: int) -> Rows:
+def _read_lines(path: Place, object_id: int) -> Rows:
     for frame, line in enumerate(path.read_text("utf-8").splitlines()):
         numbers = _numbers(line)
         if len(numbers) not in (1, 4):
@@ -142,8 +189,8 @@ def _read_lines(path: Path, object_id: int) -> Rows:
             yield frame, object_id, TrackPoint(box=(x, y, x + w, y + h), score=math.nan)
 
 
-def _object_of(file: Path, number: int) -> int:
-    last = file.stem.rpartition("_")[2]
+def _object_of(file: Place, number: int) -> int:
+    last = PurePath(file.name).stem.rpartition("_")[2]
     return int(last) if last.isdecimal() and int(last) > 0 else number
 
 
@@ -197,29 +244,32 @@ class _Lazy:
 def read_masks(path: Path, size: tuple[int, int], frame_count: int) -> dict[int, Masks]:
     """Read masks per object from a folder of pictures or a COCO file.
 
-    A folder holds a picture per frame, called by the frame's number from 0, or as many as the video
-    has frames; or a folder of that kind per object.
+    A folder, or a zip of one, holds a picture per frame, called by the frame's number from 0, or as
+    many as the video has frames; or a folder of that kind per object.
 
     Raises:
         InputError: there is nothing that fits the video.
     """
     if not path.exists():
         raise InputError(f"There are no masks at {path}: check the name.")
-    if not path.is_dir():
+    zipped = path.suffix.lower() == ".zip"
+    if not path.is_dir() and not zipped:
         return _read_coco(path, size)
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and _pictures(p))
-    found = {_object_of(p, k): p for k, p in enumerate(folders, start=1)} or {1: path}
+    place = open_zip(path) if zipped else path
+    folders = [folder for folder in _folders(place) if _pictures(folder)]
+    found = {_object_of(p, k): p for k, p in enumerate(folders, start=1)} or {1: place}
     return {number: _read_pictures(p, size, frame_count) for number, p in found.items()}
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".bmp", ".gif"))
+def _pictures(folder: Place) -> list[Any]:
+    return _files(folder, (".png", ".bmp", ".gif"))
 
 
-def _read_pictures(folder: Path, size: tuple[int, int], frame_count: int) -> Masks:
+def _read_pictures(folder: Place, size: tuple[int, int], frame_count: int) -> Masks:
     files = _pictures(folder)
-    if files and all(file.stem.isdecimal() for file in files):
-        numbers = [int(file.stem) for file in files]
+    names = [PurePath(file.name).stem for file in files]
+    if files and all(name.isdecimal() for name in names):
+        numbers = [int(name) for name in names]
         # Counted from 1, as some programs do.
         shift = int(min(numbers) == 1 and max(numbers) == frame_count)
         numbers = [number - shift for number in numbers]

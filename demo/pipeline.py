@@ -13,6 +13,7 @@ stages are run one after the other, in a project folder, by `demo/run.py`.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 
 import checkpoints
-from demo.project import KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks
+from demo.project import STEADY, KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks
 from inpainting import Inpainter, MaskSource, build_inpainter, list_inpainters
 from media import InputError
 from media.device import multiplies_bfloat16
 from media.draw import draw_box, draw_mask
 from media.video import VideoReader, VideoWriter
 from segmenters import Candidate, Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
+from segmenters.cache import CachedSegmenter
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 from segmenters.region import Window, answer, choose_window
 from segmenters.steady import Steadier, SteadyMask, with_margin
@@ -35,6 +37,9 @@ from trackers import MultiTracker, Track, build_tracker, list_trackers
 
 Frame = np.ndarray  # RGB uint8 (h, w, 3)
 Mask = np.ndarray  # bool (h, w)
+
+KEPT_SEGMENTERS = 2  # loaded at a time; the largest has 2.5 GB
+CACHED_BYTES = 2**30  # on disk, for about 250 frames
 
 
 # ------------------------------------------------------------------------------------------ models
@@ -66,10 +71,16 @@ def _choose(stage: checkpoints.Stage, name: str, known: Sequence[str], fallback:
 
 @dataclass
 class Models:
-    """The models of a run; the segmenter, which is stateless, is kept for the next run."""
+    """The models of a run; segmenters, which are stateless, are kept for the next one.
+
+    Attributes:
+        cache: folder for what segmenters have seen of frames, for whoever comes back to them; None
+            keeps nothing.
+    """
 
     settings: Settings
-    _segmenter: Segmenter | None = field(default=None, repr=False)
+    cache: Path | None = None
+    _segmenters: OrderedDict[str, Segmenter] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,17 +89,27 @@ class Models:
     def tracker(self) -> MultiTracker:
         return MultiTracker(build_tracker(self.settings.tracker, device=self.settings.device))
 
-    def segmenter(self) -> Segmenter:
+    def segmenter(self, name: str = "") -> Segmenter:
+        """The one of the settings, or another by its name, which may be `auto`."""
+        name = choose_models(
+            replace(self.settings, segmenter=name or self.settings.segmenter)
+        ).segmenter
         with self._lock:  # a click and a run may ask at the same time
-            if self._segmenter is None:
+            if name not in self._segmenters:
                 # Masks in bfloat16 have an IoU of 0.998 with those in float32 (MobileSAM on DAVIS),
                 # and a frame takes less than half the time where there are instructions for it.
                 device = self.settings.device
-                self._segmenter = build_segmenter(
-                    self.settings.segmenter, device=device,
+                built = build_segmenter(
+                    name, device=device,
                     precision="bfloat16" if multiplies_bfloat16(device) else "float32",
                 )  # fmt: skip
-            return self._segmenter
+                if self.cache is not None:
+                    built = CachedSegmenter(built, folder=self.cache, disk=CACHED_BYTES)
+                self._segmenters[name] = built
+                while len(self._segmenters) > KEPT_SEGMENTERS:
+                    self._segmenters.popitem(last=False)
+            self._segmenters.move_to_end(name)
+            return self._segmenters[name]
 
     def inpainter(self) -> Inpainter:
         settings = self.settings
@@ -174,23 +195,37 @@ def to_prompt(key: KeyFrame) -> Prompt:
 def find_candidates(
     segmenter: Segmenter, embedding: Embedding, key: KeyFrame
 ) -> tuple[list[Candidate], Candidate]:
-    """The masks that the user may mean, and the one that is taken; what a click shows."""
+    """The masks that the user may mean, the smallest first, and the one that is taken.
+
+    What a click shows at once; a small object is then looked at closely by `look_closer`.
+    """
     prompt = to_prompt(key)
     candidates = segmenter.predict(embedding, [prompt])[0]
-    return candidates, choose_candidate(candidates, prompt=prompt, box=prompt.box)
+    chosen = choose_candidate(candidates, prompt=prompt, box=prompt.box)
+    return sorted(candidates, key=lambda c: int(c.mask.sum())), chosen
 
 
-def find_mask(segmenter: Segmenter, embedding: Embedding, key: KeyFrame, frame: Frame) -> Mask:
-    """The mask of what the user pointed at; a small object is looked at a second time, closely."""
+def window_of(key: KeyFrame, coarse: Candidate) -> Window | None:
+    """Where to look closely at what was pointed at; None if it is large enough as it is."""
+    prompt, (height, width) = to_prompt(key), coarse.mask.shape
+    box = mask_box(coarse.mask) if prompt.box is None else prompt.box
+    window = choose_window(box, (height, width), points=prompt.points)
+    return None if window == (0, 0, width, height) else window
+
+
+def look_closer(
+    segmenter: Segmenter, frame: Frame, key: KeyFrame, coarse: Candidate
+) -> tuple[Candidate, Window | None]:
+    """One of the candidates as it is seen from near, if it is small, and the window it is seen in.
+
+    The page and a run both ask this, so that the mask one clicks is the mask one gets.
+    """
+    window = window_of(key, coarse)
+    if window is None:
+        return coarse, None
     prompt = to_prompt(key)
-    _, chosen = find_candidates(segmenter, embedding, key)
-    size = frame.shape[:2]
-    box = mask_box(chosen.mask) if prompt.box is None else prompt.box
-    window = choose_window(box, size, points=prompt.points)
-    if window != (0, 0, size[1], size[0]):
-        (closer,) = answer(segmenter, frame, [(prompt, window)])
-        chosen = choose_candidate(closer, prompt=prompt, box=prompt.box, previous=chosen.mask)
-    return clean_mask(chosen.mask)
+    (closer,) = answer(segmenter, frame, [(prompt, window)])
+    return choose_candidate(closer, prompt=prompt, box=prompt.box, previous=coarse.mask), window
 
 
 def locate(frame: Frame, key: KeyFrame, given: Mask | None, models: Models) -> np.ndarray:
@@ -203,7 +238,8 @@ def locate(frame: Frame, key: KeyFrame, given: Mask | None, models: Models) -> n
         return np.asarray(key.box, np.float32)
     if given is None:
         segmenter = models.segmenter()
-        given = find_mask(segmenter, segmenter.encode(frame), key, frame)
+        _, coarse = find_candidates(segmenter, segmenter.encode(frame), key)
+        given = clean_mask(look_closer(segmenter, frame, key, coarse)[0].mask)
     box = mask_box(given)
     if box is None:
         raise InputError(
@@ -256,6 +292,7 @@ def cut_out(
     segments: Sequence[Segment],
     given: Mapping[tuple[int, int], Mask],
     segmenter: Segmenter,
+    steady: float = STEADY,
 ) -> Iterator[tuple[int, Frame, dict[Segment, SteadyMask]]]:
     """Masks of objects in their segments, prompted with the tracked boxes and steady in time.
 
@@ -265,6 +302,7 @@ def cut_out(
 
     Args:
         given: the masks that are taken as they are, by (object id, frame index).
+        steady: weight of the frame before; see `Steadier`.
 
     Yields (frame index, frame, {segment: mask}), in the order of `walk`; a lost object has an empty
     mask.
@@ -273,7 +311,9 @@ def cut_out(
     nothing = SteadyMask(np.zeros(size, bool), float("nan"), float("nan"), False)
     steadiers: dict[Segment, Steadier] = {}
     for index, frame, here in walk(reader, segments):
-        steadiers = {segment: steadiers.get(segment) or Steadier() for segment in here}
+        steadiers = {
+            segment: steadiers.get(segment) or Steadier(inertia=steady) for segment in here
+        }
         masks = dict.fromkeys(here, nothing)
         asked: dict[Segment, tuple[Prompt, Window]] = {}
         for segment in here:
@@ -285,16 +325,21 @@ def cut_out(
                 mask = given[number, index]
                 steadiers[segment].hold(frame, mask)
                 masks[segment] = SteadyMask(mask, 1.0, float("nan"), False)
+            elif index == key.frame:
+                _, coarse = find_candidates(segmenter, segmenter.encode(frame), key)
+                chosen, window = look_closer(segmenter, frame, key, coarse)
+                # A click may mean a part that is smaller than the box; a box means the whole of it.
+                expected = None if key.points or key.box is None else np.asarray(key.box)
+                masks[segment] = steadiers[segment].settle(
+                    frame, [chosen], box=expected, window=window
+                )
             else:
                 box = with_margin(np.asarray(point.box, np.float32), size)
-                prompt = to_prompt(key) if index == key.frame else Prompt(box)
-                asked[segment] = prompt, choose_window(box, size, points=prompt.points)
+                asked[segment] = Prompt(box), choose_window(box, size)
         answers = answer(segmenter, frame, list(asked.values()))
-        for (segment, (prompt, window)), candidates in zip(asked.items(), answers, strict=True):
-            # A click may mean a part that is smaller than the box; a box means the whole of it.
-            expected = None if prompt.points is not None else prompt.box
+        for (segment, (prompt, near)), candidates in zip(asked.items(), answers, strict=True):
             masks[segment] = steadiers[segment].settle(
-                frame, candidates, prompt=prompt, box=expected, window=window
+                frame, candidates, box=prompt.box, window=near
             )
         yield index, frame, masks
 

@@ -26,6 +26,8 @@ Task = Literal["track", "segment", "remove"]
 Point = tuple[float, float, int]
 Box = tuple[float, float, float, float]
 
+STEADY = 0.6  # of masks; the value that the figures in docs/benchmarks.md speak for
+
 WORK = ".mixcut"  # folder in the project's for what is not a result
 _KEPT = {"tracks": 400, "masks": 40}  # of old segments, for when something is undone
 
@@ -180,6 +182,10 @@ class Settings:
         start, end: frames start <= i < end are worked on; None = from the first, to the last.
         trim: write only that range (sound included) instead of the whole video.
         tracker, segmenter, inpainter: names of models; auto = the best one whose weights are here.
+        steady: how much the mask of the frame before counts, 0 (not at all) to 0.9; it takes away
+            flicker, and where the picture changes the new frame decides alone.
+        resolution: longer side, in pixels, of the pictures that the inpainter works on; None = its
+            own choice. What is not painted over keeps every pixel anyway.
         dilate: pixels by which masks grow before painting; None = by the object's size.
         shadow: also paint over the shadow beside an object (propagation can).
         feather: softness of a cut-out's edge, in pixels (standard deviation); 0 = a hard edge.
@@ -196,6 +202,8 @@ class Settings:
     segmenter: str = "auto"
     inpainter: str = "auto"
     device: str = "auto"
+    steady: float = STEADY
+    resolution: int | None = None
     dilate: int | None = None
     shadow: bool = False
     feather: float = 0.8
@@ -209,6 +217,10 @@ class Settings:
                 raise InputError(f"There is no export “{name}”; there are {', '.join(EXPORTS)}.")
             if EXPORTS[name].needs_masks and self.do == "track":
                 raise InputError(f"The export {name} needs masks; use segment or remove.")
+        if not 0 <= self.steady <= 0.9:
+            raise InputError(f"Masks are steadied by 0 to 0.9, not {self.steady:g}.")
+        if self.resolution is not None and self.resolution < 64:
+            raise InputError(f"Pictures are painted at 64 pixels or more, not {self.resolution}.")
         if not 0 <= self.feather <= 50:
             raise InputError(f"A cut-out's edge is 0 to 50 pixels soft, not {self.feather:g}.")
         if self.tracks is not None and self.masks is not None:
@@ -224,6 +236,13 @@ class Settings:
                 f"{frame_count} frames, numbered from 0, and the end is not included."
             )
         return range(start, end)
+
+
+ADJUSTABLE = (
+    "trim", "exports", "tracker", "segmenter", "inpainter", "device", "steady", "resolution",
+    "dilate", "shadow", "feather",
+)  # fmt: skip
+"""Those of `Settings` that a person chooses beside what they point at, in the page's order."""
 
 
 @dataclass(frozen=True)

@@ -205,23 +205,25 @@ class _Run:
             [source_identity(p) for p in (s.tracks, s.masks) if p], s.do,
             s.start, s.end, s.tracker, s.segmenter, _weights_here("tracker", "segmenter"),
         )  # fmt: skip
+        masks = fingerprint(asked, s.steady)
         self.stage("follow", asked, ["tracks.json", "tracks.csv"], self._follow)
         tracks = read_tracks_json(self.project.folder / "tracks.json")
         video = fingerprint(asked, s.trim)
         self.stage("draw boxes", video, ["tracked.mp4"], lambda: self._draw(tracks, "tracked.mp4"))
         if s.do != "track":
-            self.stage("cut out", asked, ["masks"], lambda: self._cut_out(tracks))
-            self.stage(
-                "draw masks", video, ["segmented.mp4"], lambda: self._draw(tracks, "segmented.mp4")
-            )
+            self.stage("cut out", masks, ["masks"], lambda: self._cut_out(tracks))
+            print_ = fingerprint(masks, s.trim)
+            draw_masks = partial(self._draw, tracks, "segmented.mp4")
+            self.stage("draw masks", print_, ["segmented.mp4"], draw_masks)
         if s.do == "remove":
             painted = fingerprint(
-                video, s.inpainter, s.dilate, s.shadow, _weights_here("flow", "inpainter")
-            )
+                masks, s.trim, s.inpainter, s.resolution, s.dilate, s.shadow,
+                _weights_here("flow", "inpainter"),
+            )  # fmt: skip
             self.stage("paint away", painted, ["removed.mp4"], self._repaint)
         for name in s.exports:
             export = partial(self._export, name, tracks)
-            print_ = fingerprint(asked, s.feather)
+            print_ = fingerprint(masks, s.feather)
             self.stage(f"export {name}", print_, [EXPORTS[name].output], export)
         return self._summary()
 
@@ -326,8 +328,9 @@ class _Run:
         folders: dict[Segment, MaskFolder] = {}
         for segment in segments:
             print_ = fingerprint(
-                self._track_print(segment), self.settings.segmenter, _weights_here("segmenter")
-            )
+                self._track_print(segment), self.settings.segmenter, self.settings.steady,
+                _weights_here("segmenter"),
+            )  # fmt: skip
             folders[segment] = self.project.segment_masks(print_, size)
         missing = [s for s in segments if not folders[s].file(s.frames[-1]).exists()]
         if missing:
@@ -335,7 +338,10 @@ class _Run:
             self._weights_of("segmenter", segmenter)
             total, done = len(set(chain.from_iterable(s.frames for s in missing))), set[int]()
             doubtful: dict[str, list[int]] = {}
-            for index, frame, masks in cut_out(self.reader, tracks, missing, self.given, segmenter):
+            made = cut_out(
+                self.reader, tracks, missing, self.given, segmenter, self.settings.steady
+            )
+            for index, frame, masks in made:
                 for segment, found in masks.items():
                     folders[segment].write(index, found.mask)
                     if found.doubtful:

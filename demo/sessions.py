@@ -36,14 +36,23 @@ from demo.imports import (
 )
 from demo.jobs import Job, Jobs
 from demo.pictures import mask_url, survey_url
-from demo.pipeline import Models, find_candidates
-from demo.project import Box, Settings, Tracks, link, write_json
+from demo.pipeline import Models, choose_models, find_candidates, look_closer, window_of
+from demo.project import (
+    ADJUSTABLE,
+    EXPORTS,
+    Box,
+    KeyFrame,
+    Settings,
+    Tracks,
+    link,
+    write_json,
+)
 from demo.rates import Rates
 from demo.run import Result
 from media import InputError
 from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
-from segmenters import Embedding
+from segmenters import Embedding, Segmenter
 from segmenters.cleanup import clean_mask, mask_box
 from segmenters.everything import find_objects
 
@@ -60,11 +69,13 @@ class Found:
         masks: what may have been meant, from the smallest; one if there is no choice.
         chosen: which of them counts.
         box: the one that is followed: as it was drawn, else around the mask.
+        coarse: whether the chosen one is small and has not been looked at closely yet.
     """
 
     masks: tuple[np.ndarray, ...]
     chosen: int
     box: Box | None
+    coarse: bool = False
 
     @property
     def mask(self) -> np.ndarray:
@@ -79,6 +90,7 @@ class Session:
         source: the video, inside `folder`.
         name: what the user calls it.
         models, rates: shared with the other sessions.
+        settings: how runs are done, until somebody chooses otherwise.
         history: what has been pointed at before.
 
     Raises:
@@ -93,12 +105,14 @@ class Session:
         models: Models,
         budget: Budget,
         rates: Rates,
+        settings: Settings,
         history: History | None = None,
     ) -> None:
         self.id, self.name = folder.name, name
         self.folder, self.source = folder, source
         self.job: Job | None = None
         self.history = history or History()
+        self.settings = replace(settings, do="remove")  # `start` says what is done
         self.frame_index = 0
         self._asked: tuple[Document, Settings] | None = None  # of the job
         self._frozen = False
@@ -180,13 +194,14 @@ class Session:
     def draw_box(self, frame: int, x0: float, y0: float, x1: float, y1: float) -> None:
         """Draw a box around the active object; it takes the place of an earlier one."""
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
-        self._step(frame, self._active(), replace(self._mark(frame), box=box, mask=""))
+        mark = replace(self._mark(frame), box=box, mask="", choice=None)
+        self._step(frame, self._active(), mark)
 
     def survey(self, frame: int) -> None:
         """Find everything on a frame, to be picked by pointing at it; takes some seconds."""
         with self._looking:
             if self._survey is None or self._survey[0] != frame:
-                segmenter = self._models.segmenter()
+                segmenter = self._segmenter()
                 found = find_objects(segmenter, self._embed(frame), seconds=SURVEY_SECONDS)
                 self._survey = frame, [thing.mask for thing in found[:255]]
 
@@ -201,11 +216,12 @@ class Session:
 
     def choose(self, frame: int, number: int) -> None:
         """Take another of the masks that may have been meant, the smallest being number 0."""
-        thing, mark = self._active(), self._mark(frame)
-        masks = self.find(frame, replace(mark, mask="")).masks
-        if not 0 <= number < len(masks):
-            raise InputError(f"There are {len(masks)} masks to choose from here.")
-        self._step(frame, thing, replace(mark, mask=self._keep(masks[number])))
+        thing, mark = self._active(), replace(self._mark(frame), mask="", choice=None)
+        count = len(self.find(frame, mark).masks)
+        if not 0 <= number < count:
+            raise InputError(f"There are {count} masks to choose from here.")
+        mask = self._closer(frame, mark, number)
+        self._step(frame, thing, replace(mark, mask=self._keep(mask), choice=number))
 
     def paint(self, frame: int, strokes: Sequence[Mapping[str, Any]]) -> None:
         """Paint on the active object's mask, or erase from it.
@@ -228,7 +244,30 @@ class Session:
                 cv2.circle(canvas, center, max(1, round(radius)), color, -1)
         if not canvas.any():
             raise InputError("Nothing is left of the mask; take the key frame away instead.")
-        self._step(frame, thing, replace(self._mark(frame), mask=self._keep(canvas > 0)))
+        mark = replace(self._mark(frame), mask=self._keep(canvas > 0), choice=None)
+        self._step(frame, thing, mark)
+
+    def adjust(self, **changes: Any) -> None:
+        """Choose some of `ADJUSTABLE` for the next run, and the segmenter for clicks as well.
+
+        Raises:
+            InputError: a name or a value is not possible.
+            CheckpointError: the segmenter's weights are missing; nothing has changed.
+        """
+        if unknown := set(changes) - set(ADJUSTABLE):
+            raise InputError(f"There is no setting {', '.join(sorted(unknown))}.")
+        if "exports" in changes:
+            changes["exports"] = tuple(changes["exports"])
+        settings = replace(self.settings, **changes)
+        choose_models(settings)
+        if settings.segmenter != self.settings.segmenter:
+            self._models.segmenter(settings.segmenter)
+            with self._looking:
+                self._embedded = self._survey = None
+                self._found.clear()
+                self.settings = settings
+        self.settings = settings
+        self.save()
 
     def unmark(self, number: int, frame: int) -> None:
         """Take an object's key frame away."""
@@ -364,18 +403,54 @@ class Session:
     # ---------------------------------------------------------------------------- what comes of it
 
     def prepare(self) -> None:
-        """Let the segmenter look at the frame that is shown, so that the first click is quick."""
+        """Let the segmenter look at the frame that is shown, so that the first click is quick.
+
+        Then let it look closely at small objects there, whose masks are coarse until then.
+        """
         with self._looking:
             self._embed(self.frame_index)
+        self.look_closer()
+
+    def look_closer(self) -> None:
+        """Refine the masks of small objects that were pointed at on the shown frame."""
+        index = self.frame_index
+        for mark in self._marks_at(index):
+            found = self.find(index, mark)
+            if found.coarse:
+                masks = list(found.masks)
+                masks[found.chosen] = self._closer(index, mark, found.chosen)
+                box = mark.box or _as_box(mask_box(masks[found.chosen]))
+                with self._looking:
+                    self._found[index, mark] = Found(tuple(masks), found.chosen, box)
+
+    def _closer(self, frame: int, mark: Mark, number: int) -> np.ndarray:
+        """The mask of one candidate, looked at closely if it is small."""
+        segmenter, key = self._segmenter(), self._key(frame, mark)
+        with self._looking:
+            candidates, _ = find_candidates(segmenter, self._embed(frame), key)
+        # This may take as long as a whole frame does; clicks need not wait for it.
+        closer, _ = look_closer(segmenter, self.frame_at(frame), key, candidates[number])
+        return clean_mask(closer.mask)
+
+    def _marks_at(self, index: int) -> list[Mark]:
+        return [thing.marks[index] for thing in self.document.things if index in thing.marks]
 
     @property
-    def prepared(self) -> bool:
-        """Whether a click on the shown frame is answered at once."""
-        return self._embedded is not None and self._embedded[0] == self.frame_index
+    def looking(self) -> str:
+        """What the segmenter has still to do on the shown frame: frame, closer, or nothing."""
+        index = self.frame_index
+        if self._embedded is None or self._embedded[0] != index:
+            return "frame"
+        marks = self._marks_at(index)
+        found = (self._found.get((index, mark)) for mark in marks)
+        return "closer" if any(f is not None and f.coarse for f in found) else ""
+
+    def _segmenter(self) -> Segmenter:
+        return self._models.segmenter(self.settings.segmenter)
 
     def _embed(self, index: int) -> Embedding:
         if self._embedded is None or self._embedded[0] != index:
-            self._embedded = index, self._models.segmenter().encode(self.frame_at(index))
+            self._embedded = index, self._segmenter().encode(self.frame_at(index))
         return self._embedded[1]
 
     def find(self, frame: int, mark: Mark) -> Found:
@@ -392,14 +467,15 @@ class Session:
         if mark.mask:
             painted = load_mask(self._marks_folder / mark.mask, size=self.info.size)
             return Found((painted,), 0, _as_box(mask_box(painted)))
-        thing = Thing(1, "object", "#ffffff").marked(frame, mark)
-        prompt = thing.prompt(self._marks_folder)
-        candidates, best = find_candidates(self._models.segmenter(), self._embed(frame), prompt)
-        masks = [(clean_mask(c.mask), c is best) for c in candidates]
-        masks.sort(key=lambda pair: int(pair[0].sum()))
-        chosen = next(i for i, (_, is_best) in enumerate(masks) if is_best)
-        box = mark.box or _as_box(mask_box(masks[chosen][0]))
-        return Found(tuple(mask for mask, _ in masks), chosen, box)
+        key = self._key(frame, mark)
+        candidates, best = find_candidates(self._segmenter(), self._embed(frame), key)
+        masks = tuple(clean_mask(candidate.mask) for candidate in candidates)
+        chosen = next(i for i, candidate in enumerate(candidates) if candidate is best)
+        box = mark.box or _as_box(mask_box(masks[chosen]))
+        return Found(masks, chosen, box, coarse=window_of(key, best) is not None)
+
+    def _key(self, frame: int, mark: Mark) -> KeyFrame:
+        return Thing(1, "object", "#ffffff").marked(frame, mark).prompt(self._marks_folder)
 
     def mask_at(self, thing: Thing, frame: int) -> np.ndarray | None:
         """An object's mask on a frame: where it was pointed at, else from the last run."""
@@ -472,7 +548,7 @@ class Session:
             "survey": survey_url(self._survey[1]) if self._survey and self._survey[0] == index
             else "",
             "undo": self.history.can_undo, "redo": self.history.can_redo,
-            "prepared": self.prepared,
+            "looking": self.looking,
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
             "stale": self._asked is not None and self._asked[0].prompts(self._marks_folder)
             != document.prompts(self._marks_folder),
@@ -498,13 +574,11 @@ class Session:
         mark = self._mark(index) if self.document.things else Mark()
         if not mark.points or (mark.box and not mark.mask):
             return {"count": 0, "chosen": 0}
-        found = self.find(index, replace(mark, mask=""))
-        chosen = found.chosen
+        found = self.find(index, replace(mark, mask="", choice=None))
+        chosen: int | None = found.chosen
         if mark.mask:
-            now = self.find(index, mark).mask
-            same = [i for i, mask in enumerate(found.masks) if np.array_equal(mask, now)]
-            chosen = same[0] if same else -1
-        return {"count": len(found.masks), "chosen": chosen}
+            chosen = mark.choice
+        return {"count": len(found.masks), "chosen": -1 if chosen is None else chosen}
 
     def _note(self, index: int) -> str:
         if not self.document.things or not self._active().marks:
@@ -525,8 +599,10 @@ class Session:
 
     # --------------------------------------------------------------------------------------- runs
 
-    def start(self, jobs: Jobs, settings: Settings, exports: Sequence[str] = ()) -> Job:
-        """Run the pipeline for what was pointed at; `exports` are names in `EXPORTS`.
+    def start(self, jobs: Jobs) -> Job:
+        """Run the pipeline for what was pointed at, as `settings` say.
+
+        Exports that need masks are left out where nothing is cut out.
 
         Raises:
             InputError: nothing was pointed at, a run is under way, or too many others wait.
@@ -536,8 +612,10 @@ class Session:
         document = self.document
         if not document.prompts(self._marks_folder):
             raise InputError("Click the object in the picture first.")
+        do = document.task()
+        exports = (n for n in self.settings.exports if do != "track" or not EXPORTS[n].needs_masks)
         settings = replace(
-            settings, do=document.task(), start=document.start or None, end=document.stop,
+            self.settings, do=do, start=document.start or None, end=document.stop,
             exports=tuple(exports),
         )  # fmt: skip
         span = settings.span(self.frame_count)
@@ -573,7 +651,7 @@ class Session:
             return
         record: dict[str, Any] = {
             "name": self.name, "source": self.source.name, "frame": self.frame_index,
-            "document": self.document.to_json(), "job": None,
+            "document": self.document.to_json(), "settings": asdict(self.settings), "job": None,
         }  # fmt: skip
         with self._editing:
             if self.job is not None and self._asked is not None:
@@ -595,7 +673,13 @@ class Session:
 
     @classmethod
     def restore(
-        cls, folder: Path, models: Models, jobs: Jobs, budget: Budget, rates: Rates
+        cls,
+        folder: Path,
+        models: Models,
+        jobs: Jobs,
+        budget: Budget,
+        rates: Rates,
+        settings: Settings,
     ) -> Session:
         """Open a session that an earlier server has left; a run that was under way goes on.
 
@@ -605,14 +689,14 @@ class Session:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         history = History(Document.from_json(record["document"]))
         source = folder / Path(record["source"]).name
-        session = cls(folder, source, record["name"], models, budget, rates, history)
+        if "settings" in record:
+            settings = _settings(record["settings"])
+        session = cls(folder, source, record["name"], models, budget, rates, settings, history)
         session.seek(record["frame"])
         if record["job"] is None:
             return session
         document = Document.from_json(record["job"]["document"])
-        settings = Settings(
-            **record["job"]["settings"] | {"exports": tuple(record["job"]["settings"]["exports"])}
-        )
+        settings = _settings(record["job"]["settings"])
         if record["job"]["state"] in ("waiting", "running"):
             session._submit(jobs, document, settings, record["job"]["id"])
             return session
@@ -625,6 +709,10 @@ class Session:
             result=Result(folder / "results", [], record["job"]["notes"], {}, 0),
         )  # fmt: skip
         return session
+
+
+def _settings(record: Mapping[str, Any]) -> Settings:
+    return Settings(**{**record, "exports": tuple(record["exports"])})
 
 
 def _as_box(box: np.ndarray | None) -> Box | None:

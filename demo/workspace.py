@@ -32,7 +32,14 @@ from demo.sessions import RECORD, Session
 from media import InputError
 from media.video import Budget
 
+SEEN = "embeddings"  # what the segmenter has seen of frames, below the root folder
+
 logger = logging.getLogger(__name__)
+
+
+def _defaults() -> Settings:
+    """How runs of the page are done until somebody chooses: with a video to see masks alone."""
+    return Settings(do="segment", exports=("matte",))
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Options:
     root: Path
     keep_hours: float = 24.0
     max_upload_mb: int = 2048
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings = field(default_factory=_defaults)
     budget: Budget = field(default_factory=Budget)
 
     @classmethod
@@ -124,9 +131,9 @@ class Workspace:
     def __init__(self, options: Options, jobs: Jobs | None = None) -> None:
         self.options = options
         self.jobs = jobs or Jobs()
-        self.models = Models(options.settings)
         self._sessions: dict[str, Session] = {}
         self._root = private_folder(options.root)
+        self.models = Models(options.settings, cache=self._root / SEEN)
         self._finding = threading.Lock()
         self._rates = Rates(self._root / "rates.json")
         # Of several servers that share the folder, the first takes up what was interrupted.
@@ -160,7 +167,10 @@ class Workspace:
         source = folder / f"source{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
         try:
             link(upload, source)
-            session = Session(folder, source, name, self.models, self.options.budget, self._rates)
+            options = self.options
+            session = Session(
+                folder, source, name, self.models, options.budget, self._rates, options.settings
+            )
         except InputError as error:
             shutil.rmtree(folder, ignore_errors=True)
             text = str(error).replace(str(source), name).replace(source.name, name)
@@ -186,6 +196,7 @@ class Workspace:
                         self.jobs,
                         self.options.budget,
                         self._rates,
+                        self.options.settings,
                     )
                 except (InputError, OSError, KeyError, TypeError, ValueError):
                     logger.exception("A project cannot be opened.")
@@ -220,6 +231,10 @@ class Workspace:
                 if gone is not None:
                     gone.rest()
                 shutil.rmtree(folder, ignore_errors=True)
+        for file in (self._root / SEEN).glob("*"):
+            with suppress(OSError):
+                if file.stat().st_mtime < limit:
+                    file.unlink()
 
     def close(self) -> None:
         """End the runs; the next server takes them up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def save_mask(path: str | Path, mask: np.ndarray) -> None:
         part.write_bytes(iio.imwrite("<bytes>", picture, extension=".png", compress_level=1))
 
 
-def load_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def load_mask(
+    path: str | Path | zipfile.Path, *, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Read a mask from any picture.
 
     Where a picture has transparent pixels, its opaque part is the mask (a cut-out). A palette
@@ -39,7 +42,7 @@ def load_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> np.nd
     channel counts, or, in a picture of 0 and 1 only, the ones.
 
     Args:
-        path: The picture.
+        path: The picture, also one in a zip.
         size: The (height, width) that it has to have.
 
     Returns:
@@ -48,9 +51,9 @@ def load_mask(path: str | Path, *, size: tuple[int, int] | None = None) -> np.nd
     Raises:
         InputError: it cannot be read, or has another size.
     """
-    path = Path(path)
+    path = path if isinstance(path, zipfile.Path) else Path(path)
     try:
-        with Image.open(path) as picture:
+        with path.open("rb") as file, Image.open(file) as picture:
             found = (picture.height, picture.width)
             if size is not None and found != tuple(size):
                 raise InputError(

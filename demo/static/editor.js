@@ -4,6 +4,7 @@
 // Gradio runs this once with `element`, `trigger`, `props` and `watch` at hand.
 
 const DRAG = 6; // screen pixels from which a click is a drag
+const LOOKING = { frame: "Looking at the frame", closer: "Looking closer" };
 const FATES = { track: "Follow", segment: "Cut out", remove: "Paint away" };
 
 const find = (selector) => element.querySelector(selector);
@@ -124,8 +125,8 @@ function render() {
   }
   find(".note").textContent = value.note;
   const searching = tool === "pick" && !value.survey;
-  find(".badge").hidden = value.prepared && !searching;
-  find(".badge").textContent = searching ? "Finding everything" : "Looking at the frame";
+  find(".badge").hidden = !value.looking && !searching;
+  find(".badge").textContent = searching ? "Finding everything" : LOOKING[value.looking] ?? "";
   readSurvey();
   find("#undo").disabled = !value.undo;
   find("#redo").disabled = !value.redo;

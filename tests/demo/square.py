@@ -11,8 +11,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
-from segmenters import Candidate, Prompt
+from checkpoints import WeightsRecord
+from segmenters import Candidate, Embedding, Prompt
 from trackers import Track
 
 WIDTH, HEIGHT, COUNT, SIDE = 160, 96, 24, 24
@@ -90,15 +92,17 @@ class ColourTrackers:
 
 
 class ColourSegmenter:
-    """Masks what is red."""
+    """Masks what is red; its features are the frame itself."""
 
-    weights = "colour"
+    weights = WeightsRecord("colour", "0123")
+    device = torch.device("cpu")
+    settings = ""
 
-    def encode(self, frame: np.ndarray) -> Any:
-        return frame
+    def encode(self, frame: np.ndarray) -> Embedding:
+        return Embedding(torch.from_numpy(frame.copy()), frame.shape[:2])
 
-    def predict(self, embedding: Any, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
-        mask = red(embedding)
+    def predict(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        mask = red(embedding.features.numpy())
         scale = 256 / max(mask.shape)
         rows, columns = round(mask.shape[0] * scale), round(mask.shape[1] * scale)
         logits = np.full((256, 256), -8, np.float32)

@@ -111,7 +111,9 @@ def test_a_new_name_is_not_a_reason_to_follow_again(clip: Path, tmp_path: Path) 
     counts = work(clip, tmp_path, [replace(OBJECT, name="dog", color="#00ff00")])
     assert (counts["follow"], counts["cut out"], counts["draw masks"]) == (0, 0, COUNT)
     assert json.loads((tmp_path / "tracks.json").read_text())["objects"][0]["name"] == "dog"
-    assert json.loads((tmp_path / "run.json").read_text())["weights"]["segmenter"] == "colour"
+    assert json.loads((tmp_path / "run.json").read_text())["weights"]["segmenter"].startswith(
+        "colour"
+    )
 
 
 def test_another_object_leaves_the_first_one_alone(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from demo import pipeline
-from demo.pipeline import Segment, cut_out, find_candidates, find_mask, plan
+from demo.pipeline import Segment, cut_out, find_candidates, look_closer, plan
 from demo.project import ObjectPrompt, Settings, TrackPoint, Tracks
 from demo.run import run
 from media.video import open_video
@@ -76,7 +76,7 @@ def test_a_lost_object_has_an_empty_mask_and_costs_nothing(clip: Path) -> None:
     segmenter = Watched()
     made = cut(clip, range(6), lost=(2, 3), segmenter=segmenter)
     assert [mask.any() for mask in made.values()] == [True, True, False, False, True, True]
-    assert len(segmenter.shown) == 4
+    assert len(segmenter.shown) == 5  # the key frame twice
     assert iou(made[4], red(square_frame(4))) > 0.9  # nothing is carried over the gap
 
 
@@ -85,7 +85,8 @@ def test_a_small_object_is_looked_at_closely(clip: Path) -> None:
     cut(clip, range(3), segmenter=segmenter)
     x0, y0, x1, y1 = square_box(1)
     small = max(x1 - x0, y1 - y0) <= 0.25 * max(HEIGHT, WIDTH)
-    assert small and all(shown != (HEIGHT, WIDTH) for shown in segmenter.shown)
+    assert small and segmenter.shown[0] == (HEIGHT, WIDTH)  # to find what the user means
+    assert all(shown != (HEIGHT, WIDTH) for shown in segmenter.shown[1:])
 
 
 def test_a_small_object_that_is_clicked_is_looked_at_twice() -> None:
@@ -94,11 +95,11 @@ def test_a_small_object_that_is_clicked_is_looked_at_twice() -> None:
     key = prompt(box=None, points=(((x0 + x1) / 2, (y0 + y1) / 2, 1),))
     segmenter = Watched()
     embedding = segmenter.encode(frame)
-    mask = find_mask(segmenter, embedding, key, frame)  # type: ignore[arg-type]
+    _, coarse = find_candidates(segmenter, embedding, key)  # type: ignore[arg-type]
+    assert len(segmenter.shown) == 1, "a click is answered at once"
+    found, window = look_closer(segmenter, frame, key, coarse)  # type: ignore[arg-type]
     assert len(segmenter.shown) == 2 and segmenter.shown[1] != segmenter.shown[0]
-    assert iou(mask, red(frame)) > 0.9
-    find_candidates(segmenter, embedding, key)  # type: ignore[arg-type]
-    assert len(segmenter.shown) == 2, "a click is answered at once"
+    assert window is not None and iou(found.mask, red(frame)) > 0.9
 
 
 @pytest.mark.usefixtures("colour_models")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from demo import imports
 from demo.exports import GREEN, write_tracks_csv
-from demo.imports import prompts_of, read_masks, read_tracks
+from demo.imports import holds_masks, prompts_of, read_masks, read_tracks
+from demo.jobs import publish
 from demo.project import ObjectPrompt, Settings, TrackPoint, Tracks
 from demo.run import Result, run
 from media import InputError
@@ -39,10 +43,14 @@ def boxes_of(tracks: Tracks) -> dict[int, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["tracks.json", "tracks.csv", "tracks_mot.txt", "tracks_otb", "tracks_vot"]
+    "name", ["tracks.json", "tracks.csv", "tracks_mot.txt", "tracks_otb", "tracks_vot", "zip"]
 )
-def test_tracks_come_back(name: str, result: Result) -> None:
-    found = read_tracks(result.folder / name, SIZE, COUNT)
+def test_tracks_come_back(name: str, result: Result, tmp_path: Path) -> None:
+    path = result.folder / name
+    if name == "zip":
+        path = Path(shutil.make_archive(str(tmp_path / "otb"), "zip", result.folder, "tracks_otb"))
+        assert not holds_masks(path)
+    found = read_tracks(path, SIZE, COUNT)
     assert boxes_of(found) == {i: tuple(map(float, square_box(i))) for i in range(COUNT)}
     (prompt,) = prompts_of(found)
     assert (prompt.id, prompt.frame, prompt.box) == (1, 0, square_box(0))
@@ -72,11 +80,18 @@ def test_coco_file_is_one_for_pycocotools(result: Result, clip: Path) -> None:
     assert coco.anns[6]["bbox"] == [x0, y0, x1 - x0, y1 - y0]
 
 
-@pytest.mark.parametrize("name", ["masks", "masks_coco.json"])
+@pytest.mark.parametrize("name", ["masks", "masks_coco.json", "plain zip", "our zip"])
 def test_masks_come_back(name: str, result: Result, clip: Path, tmp_path: Path) -> None:
-    masks = read_masks(result.folder / name, SIZE, COUNT)
+    path = result.folder / name
+    if name == "plain zip":
+        path = Path(shutil.make_archive(str(tmp_path / "plain"), "zip", result.folder / "masks"))
+    elif name == "our zip":
+        path = publish(result, tmp_path / "shelf")[-1]
+    if path.is_file():
+        assert holds_masks(path)
+    masks = read_masks(path, SIZE, COUNT)
     assert list(masks) == [1] and (masks[1][9] == red_at(clip, 9)).all()
-    again = run(clip, tmp_path / "again", [], Settings(do="remove", masks=result.folder / name))
+    again = run(clip, tmp_path / "again", [], Settings(do="remove", masks=path))
     assert boxes_of(read_tracks(again.folder / "tracks.csv", SIZE, COUNT))[9] == square_box(9)
     with open_video(again.folder / "removed.mp4") as video:
         assert not red(video[9]).any()
@@ -173,7 +188,7 @@ def test_wrong_tracks(text: str, name: str, says: str, tmp_path: Path) -> None:
         read_tracks(tmp_path / name, SIZE, COUNT)
 
 
-def test_wrong_masks(clip: Path, tmp_path: Path) -> None:
+def test_wrong_masks(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no masks at"):
         read_masks(tmp_path / "none", SIZE, COUNT)
     folder = tmp_path / "masks"
@@ -191,6 +206,17 @@ def test_wrong_masks(clip: Path, tmp_path: Path) -> None:
     save_mask(folder / "00003.png", np.ones((4, 4), bool))
     with pytest.raises(InputError, match="one size"):
         run(clip, tmp_path / "out", [], Settings(masks=folder))
+    (tmp_path / "x.zip").write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match="cannot be read as a zip"):
+        read_masks(tmp_path / "x.zip", SIZE, COUNT)
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+        archive.writestr("__MACOSX/._00003.png", "x")
+        archive.writestr("mine/masks of it/00003.png", "no picture")
+    with pytest.raises(InputError, match=r"00003\.png cannot be read as a picture"):
+        run(clip, tmp_path / "out", [], Settings(masks=tmp_path / "y.zip"))
+    monkeypatch.setattr(imports, "MAX_MEMBER", 5)
+    with pytest.raises(InputError, match="holds a file of more than"):
+        read_masks(tmp_path / "y.zip", SIZE, COUNT)
     (tmp_path / "x.json").write_text('{"images": []}')
     with pytest.raises(InputError, match="not a COCO file"):
         read_masks(tmp_path / "x.json", SIZE, COUNT)

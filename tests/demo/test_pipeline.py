@@ -71,7 +71,11 @@ def test_remove_writes_all_results(clip: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == COUNT
     assert not list(tmp_path.rglob("*.part"))
     summary = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert summary["weights"] == {"tracker": "colour", "segmenter": "colour", "inpainter": "grey"}
+    assert summary["weights"] == {
+        "tracker": "colour",
+        "segmenter": "colour (sha256 0123)",
+        "inpainter": "grey",
+    }
     assert "painted grey" in summary["notes"]
 
 

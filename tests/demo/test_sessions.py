@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import shutil
 import time
@@ -11,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from checkpoints import CheckpointError
+from demo import pipeline, sessions
 from demo import run as runs
-from demo import sessions
 from demo.jobs import Job, Jobs
 from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
@@ -25,7 +27,9 @@ from demo.sessions import Session
 from demo.wording import TITLES
 from demo.workspace import Options, Workspace, private_folder
 from media import InputError
-from segmenters import Candidate, Prompt
+from media.masks import load_mask
+from segmenters import Candidate, Embedding, Prompt
+from segmenters.cleanup import mask_box
 from segmenters.everything import FoundObject
 from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, run_here, square_box
 
@@ -98,23 +102,125 @@ def test_a_click_finds_the_object_and_its_box(session: Session) -> None:
 def test_a_frame_is_encoded_once_however_often_it_is_clicked(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded = []
-    encode = ColourSegmenter.encode
-    monkeypatch.setattr(
-        ColourSegmenter, "encode", lambda self, frame: encoded.append(1) or encode(self, frame)
-    )
+    encoded = seen_by(monkeypatch)
     session.prepare()
     session.point(0, *middle(0), 1)
     session.view()
     session.point(0, 5, 5, 0)
     session.view()
     session.view()
-    assert len(encoded) == 1
+    assert encoded == [(HEIGHT, WIDTH)]
     session.seek(3)
     session.view()
     assert len(encoded) == 1, "scrubbing must not wait for the segmenter"
     session.prepare()
+    assert encoded == [(HEIGHT, WIDTH)] * 2
+
+
+def seen_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The sizes of the pictures that the segmenter looks at from now on."""
+    sizes: list[tuple[int, int]] = []
+    encode = ColourSegmenter.encode
+
+    def watched(self: ColourSegmenter, frame: np.ndarray) -> Embedding:
+        sizes.append(frame.shape[:2])
+        return encode(self, frame)
+
+    monkeypatch.setattr(ColourSegmenter, "encode", watched)
+    return sizes
+
+
+def test_who_comes_back_to_a_frame_does_not_wait_for_it(
+    workspace: Workspace, session: Session, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = seen_by(monkeypatch)
+    for index in (0, 5, 0, 5):
+        session.seek(index)
+        session.prepare()
+        assert session.view()["looking"] == ""
     assert len(encoded) == 2
+    workspace.close()
+    later = Workspace(workspace.options, Jobs(lambda: run_here))  # on disk, for the next server
+    again = later.find(session.id)
+    assert again is not None
+    again.seek(0)
+    again.prepare()
+    assert len(encoded) == 2
+    (kept, _) = (later.options.root / "embeddings").iterdir()
+    os.utime(kept, (0, 0))
+    later.sweep()
+    assert len(list((later.options.root / "embeddings").iterdir())) == 1, "no longer than projects"
+    later.close()
+
+
+class Coarse(ColourSegmenter):
+    """Sees no detail: the finer, the smaller the picture is."""
+
+    def predict(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+        side = max(embedding.size) // 20
+        answers = super().predict(embedding, prompts)
+        grid = np.ones((side, side), np.uint8)
+        return [
+            [Candidate(cv2.dilate(c.mask.astype(np.uint8), grid) > 0, c.score, c.logits) for c in a]
+            for a in answers
+        ]
+
+
+def test_the_mask_of_a_small_object_is_first_quick_then_exact_and_the_runs_own(
+    session: Session, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "build_segmenter", lambda *a, **k: Coarse())
+    session.prepare()
+    encoded = seen_by(monkeypatch)
+    session.point(0, *middle(0), 1)
+    quick = session.mask_at(session.document.things[0], 0)
+    assert session.view()["looking"] == "closer" and not encoded
+    session.prepare()
+    exact = session.mask_at(session.document.things[0], 0)
+    assert session.view()["looking"] == "" and len(encoded) == 1 and encoded[0] != (HEIGHT, WIDTH)
+    assert quick is not None and exact is not None and exact.sum() < quick.sum()
+    box = active(session)["box"]
+    assert box == mask_box(exact).tolist()  # type: ignore[union-attr]
+    session.decide(1, "segment")
+    session.limit(0, 3)
+    assert finished(session.start(workspace.jobs)).state == "done"
+    tracks = session.tracks()
+    assert tracks is not None and tracks.at(0)[1].box == pytest.approx(box)
+    assert np.array_equal(load_mask(session.folder / "results/masks/00000.png"), exact)
+    encoded.clear()
+    session.choose(0, 0)  # and so is one that is chosen
+    assert np.array_equal(session.mask_at(session.document.things[0], 0), exact) and not encoded
+
+
+def test_settings_are_kept_and_say_what_a_click_shows(
+    session: Session, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, **options: object) -> ColourSegmenter:
+        if name == "sam_vit_h":
+            raise CheckpointError("sam_vit_h is missing")
+        return Coarse() if name == "sam_vit_b" else ColourSegmenter()
+
+    monkeypatch.setattr(pipeline, "build_segmenter", build)
+    session.adjust(segmenter="mobile_sam", steady=0.2, exports=["webm"], resolution=480)
+    session.point(0, *middle(0), 1)
+    before = active(session)["box"]
+    session.adjust(segmenter="sam_vit_b")
+    assert active(session)["box"] != before and session.settings.steady == 0.2
+    wrong = ({"segmenter": "sam_vit_h"}, {"segmenter": "who"}, {"steady": 2}, {"do": "track"},
+             {"exports": ["gold"]}, {"source": "x"}, {"resolution": 3})  # fmt: skip
+    for changes in wrong:
+        with pytest.raises((InputError, CheckpointError)):
+            session.adjust(**changes)
+    record = json.loads((session.folder / "session.json").read_text())
+    assert record["settings"]["exports"] == ["webm"] and record["settings"]["resolution"] == 480
+    assert record["settings"]["segmenter"] == "sam_vit_b"
+    job = finished(session.start(workspace.jobs))  # follows only: there is nothing to cut out
+    assert job.state == "done" and job.exports == ()
+    workspace.close()
+    later = Workspace(workspace.options, Jobs(lambda: run_here))
+    again = later.find(session.id)
+    assert again is not None and again.settings == session.settings
+    later.close()
 
 
 def test_undo_and_redo_go_through_every_step(session: Session) -> None:
@@ -204,11 +310,11 @@ def test_a_mask_is_painted_and_erased(session: Session) -> None:
 
 
 def test_one_of_several_masks_is_chosen(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def three(self: object, embedding: np.ndarray, prompts: Sequence[Prompt]) -> Any:
+    def three(self: object, embedding: Embedding, prompts: Sequence[Prompt]) -> Any:
         logits = np.zeros((256, 256), np.float32)
         masks = []
         for side in (40, 10, 80):
-            mask = np.zeros(embedding.shape[:2], bool)
+            mask = np.zeros(embedding.size, bool)
             mask[:side, :side] = True
             masks.append(Candidate(mask=mask, score=1 - side / 100, logits=logits))
         return [sorted(masks, key=lambda c: -c.score) for _ in prompts]
@@ -282,7 +388,7 @@ def test_mistakes_are_sentences(session: Session, workspace: Workspace, tmp_path
     with pytest.raises(InputError, match="outside the frame"):
         session.point(0, WIDTH, 5, 1)
     with pytest.raises(InputError, match="Click the object"):
-        session.start(workspace.jobs, Settings(device="cpu"))
+        session.start(workspace.jobs)
     (tmp_path / "x.mp4").write_bytes(b"no video at all")
     before = set((tmp_path / "work").iterdir())
     with pytest.raises(InputError, match=r"^holiday & sun\.mp4") as caught:
@@ -296,9 +402,10 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
 ) -> None:
     session.point(2, *middle(2), 1)
     session.decide(1, "segment")
-    job = session.start(workspace.jobs, Settings(device="cpu"), ["coco"])
+    session.adjust(exports=["coco"])
+    job = session.start(workspace.jobs)
     with pytest.raises(InputError, match="being worked on"):
-        session.start(workspace.jobs, Settings(device="cpu"))
+        session.start(workspace.jobs)
     finished(job)
     assert job.state == "done", job.error
     results = session.folder / "results"
@@ -336,7 +443,7 @@ def test_boxes_from_a_file_take_the_place_of_clicks(
     with pytest.raises(InputError, match="come from a file"):
         session.point(5, *middle(5), 1)
     session.decide(4, "segment")
-    job = finished(session.start(workspace.jobs, Settings(device="cpu")))
+    job = finished(session.start(workspace.jobs))
     assert job.state == "done", job.error
     tracks = session.tracks()
     assert tracks is not None and tracks.at(9)[4].box == (30, 20, 38, 29) and not tracks.at(2)
@@ -355,7 +462,7 @@ def test_a_server_that_is_started_again_goes_on(
     session.point(2, *middle(2), 1)
     session.rename(1, "square")
     session.limit(0, 20)
-    job = finished(session.start(workspace.jobs, Settings(device="cpu")))
+    job = finished(session.start(workspace.jobs))
     files = [f.read_bytes() for f in job.files if f.suffix == ".mp4"]
     record = session.folder / "session.json"
     interrupted = record.read_text().replace('"state": "done"', '"state": "running"')
@@ -406,7 +513,7 @@ def test_a_rested_session_goes_on(session: Session) -> None:
     before = session.view()
     session.rest()
     after = session.view()
-    assert {**after, "stamp": 0, "prepared": 0} == {**before, "stamp": 0, "prepared": 0}
+    assert {**after, "stamp": 0, "looking": 0} == {**before, "stamp": 0, "looking": 0}
 
 
 def test_old_projects_are_removed_and_used_ones_stay(tmp_path: Path, clip: Path) -> None:
@@ -449,7 +556,7 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
     )
     session = space.open(clip, "a.mp4")
     session.point(0, *middle(0), 1)
-    session.start(space.jobs, Settings(device="cpu"))
+    session.start(space.jobs)
     os.utime(session.folder, (0, 0))
     space.sweep()
     assert session.folder.exists()
