@@ -54,6 +54,7 @@ class Backbone(nn.Module):
         dim: int,
         depth: int,
         heads: int,
+        mlp_ratio: float,
         drop_path: float,
     ) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class Backbone(nn.Module):
         self.pos_embed_t = fixed_positions(template_size, dim)
         self.patch_embed = PatchEmbed(dim)
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-        blocks = nn.ModuleList(MixedBlock(dim, heads, 4 * dim, rate) for rate in rates)
+        blocks = nn.ModuleList(MixedBlock(dim, heads, int(dim * mlp_ratio), rate) for rate in rates)
         self.blocks = cast("Sequence[MixedBlock]", blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6).requires_grad_(False)  # unused as well
         self.head = nn.Linear(dim, 1000).requires_grad_(False)  # unused as well
@@ -143,6 +144,7 @@ class MixViT(nn.Module):
         dim: channels of a token.
         depth: number of blocks.
         heads: attention heads.
+        mlp_ratio: hidden channels of a block's MLP in multiples of `dim`.
         drop_path: stochastic depth of the last block in training, rising to it from 0.
     """
 
@@ -154,6 +156,7 @@ class MixViT(nn.Module):
         dim: int = 768,
         depth: int = 12,
         heads: int = 12,
+        mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
@@ -165,6 +168,7 @@ class MixViT(nn.Module):
             dim=dim,
             depth=depth,
             heads=heads,
+            mlp_ratio=mlp_ratio,
             drop_path=drop_path,
         )
         self.box_head = CornerHead(dim)
