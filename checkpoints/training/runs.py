@@ -155,8 +155,8 @@ class Run(ABC):
                     figures = self.validate()
                 if figures:
                     self._report(figures)
-            if last or self.done % self.rhythm.save == 0:
-                self._save()
+            if self.place.leads and (last or self.done % self.rhythm.save == 0):
+                self.save()
         if self._record is not None:
             self._record.close()
         summary: dict[str, Any] = {
@@ -235,9 +235,8 @@ class Run(ABC):
         """The weights that are written."""
         return dict(self.network.state_dict() if self.average is None else self.average.state)
 
-    def _save(self) -> None:
-        if not self.place.leads:
-            return
+    def save(self) -> None:
+        """Write weights and state; one process does."""
         write_weights(
             self.result(),
             self.out / "weights.safetensors",

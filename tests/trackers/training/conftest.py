@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.bare import bare
 from trackers.training import Recipe, build_recipe, read_values
 
-_ROOT = Path(__file__).parents[3]
-_ALLOWED = ("torch", "torchvision", "numpy", "PIL", "safetensors")
-_OF_TORCH = (
-    "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec",
-    "filelock", "functorch", "torchgen", "packaging", "triton", "nvidia",
-)  # fmt: skip
+__all__ = ["bare"]
 
 TINY = {"search_size": 64, "template_size": 32, "dim": 32, "heads": 2}
 
@@ -92,32 +85,3 @@ def losses_of() -> Callable[[Path], list[float]]:
             return [float(row["total"]) for row in csv.DictReader(file) if row["total"]]
 
     return read
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Run Python code where nothing but torch, torchvision, numpy, Pillow and safetensors is.
-
-    bare(code, *arguments) returns what it printed.
-    """
-    site = Path(sysconfig.get_paths()["purelib"])
-    packages = tmp_path_factory.mktemp("bare")
-    for name in (*_ALLOWED, *_OF_TORCH):
-        for path in (site / name, site / f"{name}.py", site / f"{name}.libs"):
-            if path.exists():
-                (packages / path.name).symlink_to(path)
-    (packages / "pillow.libs").symlink_to(site / "pillow.libs")
-
-    def run(code: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", code, *arguments],  # -S: without what else is installed
-            cwd=_ROOT,
-            env={"PYTHONPATH": f"{packages}:{_ROOT}", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
