@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -130,11 +131,17 @@ def overrides(settings: dict[str, object]) -> list[str]:
 
 
 def run(
-    name: str, settings: dict[str, object], data: Data, out: Path, device: str
+    name: str,
+    settings: dict[str, object],
+    data: Data,
+    out: Path,
+    device: str,
+    minutes: float | None = None,
 ) -> dict[str, Any]:
     """One stage; or what it came to, if that is known."""
     if not (out / "run.json").exists():
-        train(build_recipe(read_values(name), data, overrides(settings)), out, device=device)
+        recipe = build_recipe(read_values(name), data, overrides(settings))
+        train(recipe, out, device=device, minutes=minutes)
     return json.loads((out / "run.json").read_text())
 
 
@@ -160,11 +167,22 @@ def settings_of(stage: int, tiny: bool, times: int, seed: int) -> dict[str, obje
     return found
 
 
-def chain(data: Data, out: Path, device: str, tiny: bool, times: int, seeds: int) -> None:
+def chain(
+    data: Data,
+    out: Path,
+    device: str,
+    tiny: bool,
+    times: int,
+    seeds: int,
+    minutes: float | None = None,
+    evaluate: Path | None = None,
+    frames: int = 200,
+) -> None:
     """Train all stages with a teacher that knows something, and with one that does not."""
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for seed in range(42, 42 + seeds):
-        for branch, name, place in chain_once(data, out / str(seed), device, tiny, times, seed):
+        runs = chain_once(data, out / str(seed), device, tiny, times, seed, minutes)
+        for branch, name, place in runs:
             found.setdefault((branch, name), []).append(stage_row(place))
     print("| branch | stage | loss, first and last tenth | held-out IoU | IoU > 0.5 | score |")
     print("|---|---|---|---|---|---|")
@@ -174,23 +192,39 @@ def chain(data: Data, out: Path, device: str, tiny: bool, times: int, seeds: int
         means = [mean(row[key] for row in rows) if key in rows[0] else None for key in shares]
         shown = " | ".join("-" if value is None else f"{value:.3f}" for value in means)
         print(f"| {branch} | {name} | {first:.3f} to {last:.3f} | {shown} |")
-    if seeds > 1:
-        print("\nThe narrow model at the end, mean and deviation over the seeds:\n")
-        keys = ("held_out_iou", "held_out_iou50")
-        taught, control, cut = (
-            [{key: row[key] for key in keys} for row in found[branch, CHAIN[5]]]
-            for branch in ("taught", "control", "at once")
-        )
-        compare(control, taught, "first teacher untrained", "first teacher trained")
-        print()
-        compare(cut, taught, "cut off at once", "faded out")
+    print("\nThe narrow model at the end, mean and deviation over the seeds:\n")
+    ends: dict[str, list[dict[str, float]]] = {}
+    for branch, folder in (
+        ("taught", Path("taught", CHAIN[5])),
+        ("control", Path("control", CHAIN[5])),
+        ("at once", Path("at_once")),
+    ):
+        for seed, row in enumerate(found[branch, CHAIN[5]], 42):
+            end = {key: row[key] for key in ("held_out_iou", "held_out_iou50")}
+            if evaluate is not None:
+                settings = settings_of(6, tiny, times, seed)
+                place = out / str(seed) / folder
+                table = track(place, CHAIN[5], settings, data, device, evaluate, frames)
+                end |= {f"sequences {key}": value for key, value in table["mean"].items()}
+            ends.setdefault(branch, []).append(end)
+    compare(ends["control"], ends["taught"], "first teacher untrained", "first teacher trained")
+    print()
+    compare(ends["at once"], ends["taught"], "cut off at once", "faded out")
 
 
 def chain_once(
-    data: Data, out: Path, device: str, tiny: bool, times: int, seed: int
+    data: Data,
+    out: Path,
+    device: str,
+    tiny: bool,
+    times: int,
+    seed: int,
+    minutes: float | None = None,
 ) -> list[tuple[str, str, Path]]:
     """All stages of all branches with one seed: branch, recipe, and where its run is."""
     done = []
+    # Of a few minutes, compiling would take more than it saves.
+    hurry = {} if minutes is None else {"engine.compile": False}
     for branch in ("taught", "control"):
         before = out / "taught" / CHAIN[0]
         for stage, name in enumerate(CHAIN, 1):
@@ -211,7 +245,7 @@ def chain_once(
                 if stage in (3, 5):
                     last_whole = before
                 settings["teacher.weights"] = weights(last_whole)
-            run(name, settings, data, place, device)
+            run(name, settings | hurry, data, place, device, minutes)
             done.append((branch, name, place))
             before = place
     eight = out / "taught" / CHAIN[3]
@@ -220,7 +254,8 @@ def chain_once(
         "init.weights": weights(eight),
         "teacher.weights": weights(eight),
     }
-    run(CHAIN[5], settings, data, out / "at_once", device)
+    both = None if minutes is None else 2 * minutes
+    run(CHAIN[5], settings | hurry, data, out / "at_once", device, both)
     return [*done, ("at once", CHAIN[5], out / "at_once")]
 
 
@@ -430,25 +465,27 @@ def measured(
     figures = run("continue_small", settings, data, place, device)["figures"]
     row = {key: figures[key] for key in ("held_out_iou", "held_out_iou50")}
     if sequences is not None:
-        rows = track(place, settings, data, device, sequences, frames)
+        rows = track(place, "continue_small", settings, data, device, sequences, frames)
         row |= {f"sequences {key}": value for key, value in rows["mean"].items()}
     return row
 
 
 def compare(before: list[dict[str, float]], after: list[dict[str, float]], *titles: str) -> None:
-    """Mean and deviation over seeds; a gain below the larger deviation is none."""
+    """Mean and deviation over seeds; a gain below the larger deviation, or of one seed, is none."""
     print(f"| | {' | '.join(titles)} | gain | above both deviations |")
     print("|---|---|---|---|---|")
     for key in before[0]:
         pair = [[row[key] for row in rows] for rows in (before, after)]
         gain = mean(pair[1]) - mean(pair[0])
-        cells = [f"{mean(values):.3f} ± {stdev(values):.3f}" for values in pair]
-        real = "yes" if abs(gain) > max(map(stdev, pair)) else "no: none"
+        spread = [stdev(values) if len(values) > 1 else math.inf for values in pair]
+        cells = [f"{mean(v):.3f} ± {d:.3f}" for v, d in zip(pair, spread, strict=True)]
+        real = "yes" if abs(gain) > max(spread) else "no: none"
         print(f"| {key} | {' | '.join(cells)} | {gain:+.3f} | {real} |")
 
 
 def track(
     place: Path,
+    name: str,
     settings: dict[str, object],
     data: Data,
     device: str,
@@ -458,9 +495,9 @@ def track(
     """Follow the first frames of each sequence with the result of a run."""
     table = place / "sequences.json"
     if not table.exists():
-        recipe = build_recipe(read_values("continue_small"), data, overrides(settings))
+        recipe = build_recipe(read_values(name), data, overrides(settings))
         network = build_network(recipe.network.name, **recipe.network.options)
-        network.load_state_dict(read_weights(place / "weights.safetensors"))
+        network.load_state_dict(read_weights(Path(weights(place))))
         rows = follow_sequences(network.to(device), recipe, sequences, frames=frames)
         table.write_text(json.dumps(rows, indent=1))
     return json.loads(table.read_text())
@@ -473,10 +510,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scale", choices=["tiny", "reduced"], default="tiny")
     parser.add_argument("--times", type=int, default=1, help="as long, for `chain --scale tiny`")
-    parser.add_argument("--evaluate", type=Path, help="folder of sequences; not for `chain`")
+    parser.add_argument("--minutes", type=float, help="squeeze each run of `chain` into so many")
+    parser.add_argument("--evaluate", type=Path, help="folder of sequences")
     parser.add_argument("--frames", type=int, default=200, help="of each sequence at most")
     parser.add_argument("--steps", type=int, default=100, help="of each run; not for `chain`")
-    parser.add_argument("--seeds", type=int, default=3, help="at least 2")
+    parser.add_argument("--seeds", type=int, default=3, help="for a deviation at least 2")
     parser.add_argument("--threads", type=int, help="of the CPU; default: as PyTorch chooses")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -486,7 +524,17 @@ def main() -> None:
     data = [tuple(text.split("=", 1)) for text in args.data]
     args.out.mkdir(parents=True, exist_ok=True)
     if args.what == "chain":
-        chain(data, args.out, args.device, args.scale == "tiny", args.times, args.seeds)
+        chain(
+            data,
+            args.out,
+            args.device,
+            args.scale == "tiny",
+            args.times,
+            args.seeds,
+            args.minutes,
+            args.evaluate,
+            args.frames,
+        )
     else:
         experiment = figure if args.what == "figure" else shrink
         experiment(data, args.out, args.device, args.evaluate, args.steps, args.seeds, args.frames)
