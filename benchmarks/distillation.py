@@ -343,8 +343,8 @@ def middle_settings(steps: int, seed: int) -> dict[str, object]:
 def lessons(teacher: Path, pairs: list[list[int]]) -> dict[str, object]:
     """The paper's losses of deep-to-shallow distillation, weaker.
 
-    The paper has 5 and 0.2. Of runs of 30 steps with one seed, 5 for the edges did worse than no
-    teacher, and these weights did not; tokens of this teacher are large: 84 in square at the start.
+    The paper has 5 and 0.2. Chosen among four such pairs by runs of 120 steps with a seed of their
+    own, on pairs that are not those reported (docs/training.md, section 7).
     """
     return {
         "teacher": {"name": "mixformerv2_small", "weights": str(teacher)},
