@@ -48,6 +48,28 @@ def feather(hole: Mask, width: int) -> np.ndarray:
     return np.minimum(depth / (width + 1), 1).astype(np.float32)
 
 
+def meet(image: np.ndarray, fill: np.ndarray, hole: Mask) -> np.ndarray:
+    """Shift a fill's colours so that it meets the picture round the hole without a step.
+
+    By how much the fill, which goes on beyond the hole, misses the picture there is spread into it
+    like a soap film. A difference beyond 30 is no other light but another thing, and has no say.
+
+    Args:
+        image: float32 (h, w, 3), the picture.
+        fill: float32 (h, w, 3), known outside the hole as well.
+        hole: bool (h, w).
+
+    Returns:
+        float32 (h, w, 3).
+    """
+    known = (~hole).astype(np.float32)[..., None]
+    missed = image - fill
+    known *= np.abs(missed).max(axis=2, keepdims=True) < 30
+    share = cv2.blur(known, (7, 7))[..., None]  # what differs from pixel to pixel is texture
+    smooth = cv2.blur(missed * known, (7, 7)) / np.maximum(share, 1e-6)
+    return fill + diffuse(smooth.astype(np.float32), (known[..., 0] > 0) & ~hole)
+
+
 def diffuse(values: np.ndarray, known: Mask, *, rounds: int = 16) -> np.ndarray:
     """Fill the unknown pixels as smoothly as a soap film spanned by the known ones.
 

@@ -5,38 +5,26 @@ state-dict keys of the published files (MCG-NKU/E2FGVI @ 709cbe3). The code is o
 the paper and from measured numbers; the published weights are CC BY-NC 4.0.
 
 Read downwards: pictures to features and back; flow; propagation of features along it; patches to
-tokens and back; the transformer; the network; which frames the network sees together; the
-inpainter.
+tokens and back; the transformer; the network; its weights; the inpainters that run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 import checkpoints
 from checkpoints import CheckpointError, WeightsRecord
-from inpainting.base import (
-    Frame,
-    FrameSource,
-    Mask,
-    MaskSource,
-    build_network,
-    check_clip,
-    check_mask,
-    register,
-)
+from inpainting.base import Inpainter, build_network, register
 from inpainting.spynet import CHANNELS, SPyNet, warp
 from media import InputError
 from media.device import resolve_device
@@ -282,7 +270,7 @@ _unfold = partial(F.unfold, kernel_size=7, padding=3, stride=3)
 _fold = partial(F.fold, kernel_size=7, padding=3, stride=3)  # sums where patches overlap
 
 
-def _grid(height: int, width: int) -> Size:
+def grid_of(height: int, width: int) -> Size:
     """Rows and columns of tokens for features of this size."""
     return -(-height // 3), -(-width // 3)
 
@@ -296,7 +284,7 @@ class SoftSplit(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         patches = _unfold(features.flatten(0, 1)).transpose(1, 2)
-        tokens = self.embedding(patches).unflatten(1, _grid(*features.shape[-2:]))
+        tokens = self.embedding(patches).unflatten(1, grid_of(*features.shape[-2:]))
         return tokens.unflatten(0, features.shape[:2])
 
 
@@ -311,12 +299,12 @@ class SoftComposite(nn.Module):
             self.bias = nn.Parameter(torch.zeros(c, *fixed))
         else:
             self.bias_conv = nn.Conv2d(c, c, 3, padding=1)
-        self._fixed = fixed
+        self.fixed = fixed
 
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
         patches = self.embedding(tokens.flatten(2, 3).flatten(0, 1)).transpose(1, 2)
         features = _fold(patches, size)
-        features = features + self.bias if self._fixed else self.bias_conv(features)
+        features = features + self.bias if self.fixed else self.bias_conv(features)
         return features.unflatten(0, tokens.shape[:2])
 
 
@@ -349,6 +337,18 @@ def _outside_window() -> Tensor:
     return torch.tensor([index for index, out in enumerate(outside) if out])
 
 
+def near_tokens(grid: Sequence[int], device: torch.device) -> Tensor:
+    """What the windows see near by: their own 45 tokens, and the 120 of the ring round them.
+
+    Returns:
+        int64 (window rows, window columns, 165): positions in the flattened grid.
+    """
+    own = _shifted_windows(grid, (0, 0), device)
+    shifted = [_shifted_windows(grid, shift, device) for shift in _DIAGONALS]
+    ring = torch.cat(shifted, dim=-1)[..., _outside_window().to(device)]
+    return torch.cat((own, ring), dim=-1)
+
+
 class FocalAttention(nn.Module):
     """Attention through time from a window's tokens to those in it, round it, and far away.
 
@@ -378,10 +378,8 @@ class FocalAttention(nn.Module):
         grid = tokens.shape[2:4]
         queries, keys, values = self.qkv(tokens).flatten(2, 3).chunk(3, dim=-1)
         _, far_keys, far_values = self.qkv(pooled).chunk(3, dim=-1)
-        own = _shifted_windows(grid, (0, 0), tokens.device)
-        shifted = [_shifted_windows(grid, shift, tokens.device) for shift in _DIAGONALS]
-        ring = torch.cat(shifted, dim=-1)[..., self.valid_ind_rolled]
-        near = torch.cat((own, ring), dim=-1)
+        near = near_tokens(grid, tokens.device)
+        own = near[..., : WINDOW[0] * WINDOW[1]]
         result = torch.empty_like(queries)
         # Window by window, so that memory does not grow with their number.
         for row, column in product(range(near.shape[0]), range(near.shape[1])):
@@ -394,16 +392,16 @@ class FocalAttention(nn.Module):
             )  # fmt: skip
             some = near[row, column]
             attended = F.scaled_dot_product_attention(
-                _heads(queries[:, :, own[row, column]]),
-                _heads(torch.cat((keys[:, :, some], far_keys[far].flatten(2, 3)), dim=2)),
-                _heads(torch.cat((values[:, :, some], far_values[far].flatten(2, 3)), dim=2)),
+                split_heads(queries[:, :, own[row, column]]),
+                split_heads(torch.cat((keys[:, :, some], far_keys[far].flatten(2, 3)), dim=2)),
+                split_heads(torch.cat((values[:, :, some], far_values[far].flatten(2, 3)), dim=2)),
             )
             attended = attended.transpose(1, 2).flatten(2).unflatten(1, (tokens.shape[1], -1))
             result[:, :, own[row, column]] = attended
         return self.proj(result).view_as(tokens)
 
 
-def _heads(tokens: Tensor) -> Tensor:
+def split_heads(tokens: Tensor) -> Tensor:
     """(b, t, n, dim) to (b, heads, t * n, dim / heads)."""
     return tokens.flatten(1, 2).unflatten(2, (HEADS, -1)).transpose(1, 2)
 
@@ -438,11 +436,14 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
         """Tokens (b, t, rows, columns, dim) of features of `size` to the same shape."""
         normed = self.norm1(tokens)
+        tokens = tokens + self.attn(normed, self.pool(normed))
+        return tokens + self.mlp(self.norm2(tokens), size)
+
+    def pool(self, normed: Tensor) -> Tensor:
+        """Each window of (b, t, rows, columns, dim) as one token."""
         windows = normed.unflatten(3, (-1, WINDOW[1])).unflatten(2, (-1, WINDOW[0]))
         windows = windows.permute(0, 1, 2, 4, 6, 3, 5).flatten(5)
-        pooled = self.pool_layers[0](windows).squeeze(-1)
-        tokens = tokens + self.attn(normed, pooled)
-        return tokens + self.mlp(self.norm2(tokens), size)
+        return self.pool_layers[0](windows).squeeze(-1)
 
 
 # ---------------------------------------------------------------------------- the network
@@ -513,215 +514,12 @@ class E2FGVI(nn.Module):
                     f"these are {width}x{height}; scale them, or use E2FGVI-HQ."
                 )
             return
-        rows, columns = _grid(height // 4, width // 4)
+        rows, columns = grid_of(height // 4, width // 4)
         if height % 4 or width % 4 or rows % WINDOW[0] or columns % WINDOW[1]:
             raise InputError(
                 f"E2FGVI-HQ works on frames whose height is a multiple of {PAD_TO[0]} and whose "
                 f"width is a multiple of {PAD_TO[1]}, and these are {width}x{height}; pad them."
             )
-
-
-# ---------------------------------------------------------------------------- which frames
-
-
-@dataclass(frozen=True)
-class Window:
-    """Frames that the network sees together."""
-
-    local: range  # consecutive frames, all of them painted
-    references: tuple[int, ...]  # others, which only help
-
-
-def select_windows(
-    length: int, *, step: int = 10, num_ref: int = -1, neighbor_stride: int = 5
-) -> list[Window]:
-    """The windows of the published protocol for a clip of `length` frames, in order.
-
-    Args:
-        length: how many frames there are.
-        step: every how many frames a reference frame is taken.
-        num_ref: about how many of them each window gets, the nearest in time; -1 = all, whose
-            number grows with the clip, and the time and memory a window takes with it.
-        neighbor_stride: every how many frames a window starts; it reaches as far both ways.
-    """
-    windows = []
-    for centre in range(0, length, neighbor_stride):
-        stop = min(length, centre + neighbor_stride + 1)
-        local = range(max(0, centre - neighbor_stride), stop)
-        if num_ref == -1:
-            candidates, most = range(0, length, step), length
-        else:
-            # Upstream counts up to and including `length`, and fails where that frame is taken.
-            reach = step * (num_ref // 2)
-            candidates = range(max(0, centre - reach), min(length, centre + reach + 1), step)
-            most = num_ref + 1
-        references = [index for index in candidates if index not in local]
-        windows.append(Window(local, tuple(references[:most])))
-    return windows
-
-
-# ---------------------------------------------------------------------------- the inpainter
-
-
-@dataclass(frozen=True)
-class _Shot:
-    frame: Frame
-    image: Frame  # the frame at the size the model works at
-    hole: Mask  # at the image's size
-
-
-class E2FGVIInpainter:
-    """Runs the network by the published protocol (upstream's test.py).
-
-    Each frame is painted by up to three overlapping windows and is the running mean of them, later
-    ones weighing more. Windows without a hole are skipped, which changes nothing.
-    """
-
-    def __init__(
-        self,
-        network: E2FGVI,
-        *,
-        weights: str = "",
-        device: torch.device | str = "cpu",
-        dilate: int | None = None,
-        step: int = 10,
-        num_ref: int = -1,
-        neighbor_stride: int = 5,
-    ) -> None:
-        """Set up.
-
-        Args:
-            network: with its weights.
-            weights: which they are, for the record.
-            device: where to compute.
-            dilate: frame pixels to grow the masks by; None = as published: by a diamond that
-                reaches 4 pixels, at the model's size.
-            step, num_ref, neighbor_stride: see `select_windows`.
-
-        Raises:
-            InputError: An option is out of its range.
-        """
-        for name, value, least in (
-            ("dilate", dilate, 0),
-            ("step", step, 1),
-            ("num_ref", num_ref, -1),
-            ("neighbor_stride", neighbor_stride, 1),
-        ):
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}; give a whole number from {least} up.")
-        self.notes: list[str] = []
-        self.weights = weights
-        self._device = torch.device(device)
-        self._network = network.eval().requires_grad_(False).to(self._device)
-        self._dilate = dilate
-        self._select = partial(
-            select_windows, step=step, num_ref=num_ref, neighbor_stride=neighbor_stride
-        )
-
-    def inpaint(
-        self, frames: FrameSource, masks: MaskSource, *, start: int = 0, stop: int | None = None
-    ) -> Iterator[Frame]:
-        """See `Inpainter.inpaint`. The frames of one window are held at a time.
-
-        Pixels outside the grown masks, and frames without a mask, come back bit for bit. E2FGVI
-        (not HQ) paints at 432x240 whatever the frames' size; its fill is then scaled to theirs.
-        """
-        return self._run(frames, masks, check_clip(frames, masks, start, stop))
-
-    def _run(self, frames: FrameSource, masks: MaskSource, span: range) -> Iterator[Frame]:
-        self.notes = []
-        shots: dict[int, _Shot] = {}
-        blends: dict[int, np.ndarray] = {}
-        done = span.start
-        for window in self._select(len(frames)):
-            for index in range(done, min(window.local.start, span.stop)):
-                yield _finish(shots[index], blends.pop(index)) if index in blends else frames[index]
-                done = index + 1
-            wanted = [i for i in window.local if i in span and np.asarray(masks[i], bool).any()]
-            if not wanted:
-                continue
-            order = (*window.local, *window.references)
-            shots = {i: shots.get(i) or self._read(frames, masks, i) for i in order}
-            pictures = self._paint([shots[i] for i in order], len(window.local))
-            for index, picture in zip(window.local, pictures, strict=True):
-                if index not in wanted:
-                    continue
-                shot = shots[index]
-                painted = np.where(shot.hole[..., None], picture, shot.image).astype(np.float32)
-                before = blends.get(index, painted)
-                blends[index] = 0.5 * before + 0.5 * painted
-        for index in range(done, span.stop):
-            yield _finish(shots[index], blends.pop(index)) if index in blends else frames[index]
-
-    def _read(self, frames: FrameSource, masks: MaskSource, index: int) -> _Shot:
-        import cv2  # late: the network alone, as training needs it, comes without OpenCV
-
-        from inpainting.compositing import grow
-
-        frame, mask = frames[index], np.asarray(masks[index], bool)
-        check_mask(mask, frame, index)
-        size = self._network.size or mask.shape
-        if self._dilate is not None:
-            mask = grow(mask, self._dilate)
-        hole = _resize_mask(mask, size)
-        if self._dilate is None:
-            cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-            hole = cv2.dilate(hole.astype(np.uint8), cross, iterations=4).astype(bool)
-        if size != frame.shape[:2] and not self.notes:
-            self.notes.append(
-                f"E2FGVI paints at {size[1]}x{size[0]} pixels, so the fill has less detail than "
-                "the frames; E2FGVI-HQ works at their own size."
-            )
-        return _Shot(frame, _resize(frame, size), hole)
-
-    def _paint(self, shots: Sequence[_Shot], num_local: int) -> np.ndarray:
-        """What the network paints, all over the local frames: uint8 (l, h, w, 3)."""
-        height, width = shots[0].hole.shape
-        # Mirrored with the border pixel repeated, below and on the right.
-        below, right = (
-            (0, 0 if self._network.size else -length % multiple)
-            for length, multiple in zip((height, width), PAD_TO, strict=True)
-        )
-        images = np.pad([s.image for s in shots], ((0, 0), below, right, (0, 0)), "symmetric")
-        holes = np.pad([s.hole for s in shots], ((0, 0), below, right), "symmetric")
-        try:
-            with torch.inference_mode():
-                pictures = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-                masked = pictures.float() / 255 * 2 - 1
-                masked *= ~torch.from_numpy(holes).to(self._device)[:, None]
-                result, _ = self._network(masked[None], num_local, paint_references=False)
-                result = (result[..., :height, :width].permute(0, 2, 3, 1) + 1) / 2 * 255
-                return result.byte().cpu().numpy()  # truncated, as published
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"{len(shots)} frames of {width}x{height} pixels at a time do not fit into the "
-                f"memory of {self._device}; scale the clip down, or limit num_ref."
-            ) from error
-
-
-def _finish(shot: _Shot, blend: np.ndarray) -> Frame:
-    """The frame with what was painted, scaled to its size where the model's differs."""
-    picture = blend.astype(np.uint8)  # truncated, as published
-    size = shot.frame.shape[:2]
-    if picture.shape == shot.frame.shape:
-        return picture
-    hole = _resize_mask(shot.hole, size)
-    return np.where(hole[..., None], _resize(picture, size), shot.frame)
-
-
-def _resize(image: Frame, size: Size) -> Frame:
-    """Bicubic as Pillow does it: upstream's filter."""
-    if image.shape[:2] == size:
-        return image
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-def _resize_mask(mask: Mask, size: Size) -> Mask:
-    """The nearest pixel, as Pillow finds it."""
-    if mask.shape == size:
-        return mask
-    picture = Image.fromarray(mask.astype(np.uint8))
-    return np.array(picture.resize(size[::-1], Image.Resampling.NEAREST)).astype(bool)
 
 
 # ---------------------------------------------------------------------------- weights
@@ -785,18 +583,34 @@ def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRec
     return network, record
 
 
+# ---------------------------------------------------------------------------- inpainters
+
+
 def _build(
     name: str,
     *,
     device: str = "auto",
     weights: Weights = None,
     dilate: int | None = None,
+    mode: Literal["fast", "reference"] = "fast",
     **options: Any,
-) -> E2FGVIInpainter:
-    """See `build_inpainter`; `options` are `step`, `num_ref`, `neighbor_stride`."""
+) -> Inpainter:
+    """See `build_inpainter`.
+
+    Args:
+        mode: "fast" or "reference", the published protocol.
+        options: what `FastInpainter` or `PublishedInpainter` takes.
+    """
+    # Late: the network alone, as training needs it, comes without OpenCV.
+    from inpainting.fast import FastInpainter
+    from inpainting.published import PublishedInpainter
+
+    modes = {"fast": FastInpainter, "reference": PublishedInpainter}
+    if mode not in modes:
+        raise InputError(f"There is no mode {mode!r}; choose fast or reference.")
     place = resolve_device(device)
     network, record = load_weights(name, weights)
-    return E2FGVIInpainter(network, weights=str(record), device=place, dilate=dilate, **options)
+    return modes[mode](network, weights=str(record), device=place, dilate=dilate, **options)
 
 
 register("e2fgvi", network=partial(E2FGVI, FIXED_SIZE))(partial(_build, "e2fgvi"))

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from checkpoints import CheckpointError
 from inpainting import build_inpainter, build_network
-from inpainting.e2fgvi import E2FGVI, E2FGVIInpainter, load_weights, select_windows
+from inpainting.e2fgvi import E2FGVI, load_weights
+from inpainting.published import PublishedInpainter, select_windows
 from inpainting.spynet import warp
 from media import InputError
 from tests.golden.formula import formula_input, formula_tensor
@@ -310,7 +311,7 @@ def check_inference(network: E2FGVI, name: str, size: tuple[int, int]) -> None:
     hook = network.register_forward_pre_hook(
         lambda module, args: inputs.append((tuple(args[0].shape), args[1], float(args[0].mean())))
     )
-    painted = np.stack(list(E2FGVIInpainter(network).inpaint(frames, masks)))
+    painted = np.stack(list(PublishedInpainter(network).inpaint(frames, masks)))
     hook.remove()
     shapes, locals_, means = zip(*inputs, strict=True)
     np.testing.assert_array_equal(shapes, numbers["window_shape"])
@@ -353,9 +354,11 @@ class Counter(nn.Module):
         return torch.full(shape, len(self.calls) / 10), None
 
 
-def counted(size: tuple[int, int] | None = None, **options: int) -> tuple[E2FGVIInpainter, Counter]:
+def counted(
+    size: tuple[int, int] | None = None, **options: int
+) -> tuple[PublishedInpainter, Counter]:
     network = Counter(size)
-    return E2FGVIInpainter(network, **options), network  # type: ignore[arg-type]
+    return PublishedInpainter(network, **options), network  # type: ignore[arg-type]
 
 
 def level(number: int) -> int:
@@ -416,7 +419,7 @@ def test_windows_without_a_hole_are_not_painted() -> None:
 
 def test_a_part_equals_the_whole_and_reads_no_more_than_it_needs(hq: E2FGVI) -> None:
     clip = moving_hole(9, (50, 70))
-    inpainter = E2FGVIInpainter(hq, neighbor_stride=2, step=4, num_ref=2, dilate=1)
+    inpainter = PublishedInpainter(hq, neighbor_stride=2, step=4, num_ref=2, dilate=1)
     whole = list(inpainter.inpaint(clip, clip.holes))
     assert sorted(set(clip.asked)) == list(range(9))
     before = [frame.copy() for frame in clip.frames]
