@@ -2,9 +2,11 @@
 
     python -m benchmarks.page --users 20 --seconds 120
 
-Clicks and frames are timed in a real browser at 1280x720 and 1920x1080; the users are clients of
-the page's own interface, each with a clip of their own, whose answers are checked to be theirs.
-Memory is what the system says the server and its worker hold (RSS).
+Clicks and frames are timed in a real browser at 1280x720 and 1920x1080: on a large object, on one
+so small that it is looked at closely (its exact mask comes a little after the first), and on a
+frame that one comes back to. The users are clients of the page's own interface, each with a clip of
+their own, whose answers are checked to be theirs. Memory is what the system says the server and its
+worker hold (RSS).
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def film(path: Path, size: tuple[int, int], seed: int = 0, frames: int = 50) -> tuple[int, int]:
-    """A ball over blotches; returns its place x, y on frame 0, another for every seed."""
+    """A ball over blotches, with a small one below; returns the ball's place x, y on frame 0.
+
+    The place is another for every seed; the small ball stays at 10 % of the width, 90 % of the
+    height.
+    """
     height, width = size
     rng = np.random.default_rng(seed)
     ground = rng.integers(60, 130, (height // 40, width // 40, 3), np.uint8)
@@ -43,6 +49,7 @@ def film(path: Path, size: tuple[int, int], seed: int = 0, frames: int = 50) -> 
         for k in range(frames):
             frame = ground.copy()
             cv2.circle(frame, (x + k, y), height // 7, (235, 120, 30), -1)
+            cv2.circle(frame, (width // 10, height * 9 // 10), height // 30, (30, 120, 235), -1)
             writer.write(frame)
     return x, y
 
@@ -99,6 +106,14 @@ def in_browser(url: str, clip: Path, size: tuple[int, int], place: tuple[int, in
         stage = page.locator("#picture .stage").bounding_box()
         assert stage is not None
         clicks, steps = [], []
+
+        def look_away() -> float:
+            """Seconds until the segmenter knows the frame that has just been asked for."""
+            began = time.perf_counter()
+            page.wait_for_timeout(120)  # the page tells the server after a moment of rest
+            page.locator("#picture .badge").wait_for(state="hidden", timeout=60_000)
+            return time.perf_counter() - began
+
         for k in range(9):
             x = stage["x"] + (place[0] + 3 * k) / width * stage["width"]
             y = stage["y"] + place[1] / height * stage["height"]
@@ -117,8 +132,35 @@ def in_browser(url: str, clip: Path, size: tuple[int, int], place: tuple[int, in
                 "(document.querySelector('#picture img.frame'))"
             )
             steps.append(time.perf_counter() - began)
+        look_away()
+        page.locator("#picture .stage").press("Home")
+        back = look_away()
+        page.locator("#add").click()
+        page.wait_for_function("document.querySelectorAll('#picture .things li').length === 2")
+        began = time.perf_counter()
+        page.mouse.click(stage["x"] + 0.1 * stage["width"], stage["y"] + 0.9 * stage["height"])
+        page.wait_for_function(
+            "document.querySelectorAll('#picture i.dot.on').length === 1"
+            " && document.querySelectorAll('#picture img.mask').length === 2"
+        )
+        small = time.perf_counter() - began
+        page.locator("#picture .badge").wait_for(state="hidden", timeout=60_000)
+        exact = time.perf_counter() - began
         chromium.close()
-    return [f"{width}x{height}", f"{1000 * embedded:.0f}", quantiles(clicks), quantiles(steps)]
+    seconds = (f"{1000 * value:.0f}" for value in (embedded, back, small, exact))
+    embedded_ms, *others = seconds
+    return [f"{width}x{height}", embedded_ms, quantiles(clicks), quantiles(steps), *others]
+
+
+def wait_idly(url: str, folder: Path, users: int) -> None:
+    """Upload a clip for each user and leave it at that."""
+    from gradio_client import Client, handle_file
+
+    clip = folder / "idle.mp4"
+    film(clip, (360, 640))
+    client = Client(url, verbose=False)
+    for _ in range(users):
+        client.predict(handle_file(str(clip)), api_name="/open")
 
 
 def crowd(url: str, folder: Path, users: int, seconds: float) -> dict[str, Any]:
@@ -169,13 +211,18 @@ def main() -> None:
         server, url = start(folder / "work")
         try:
             idle = memory([server.pid])
-            print("| frame | embedding, ms | click to mask, ms (median / 95 %) | step, ms |")
-            print("|---|---|---|---|")
+            print(
+                "| frame | embedding, ms | click to mask, ms (median / 95 %) | step, ms "
+                "| back to a frame, ms | click on a small object, ms | its exact mask, ms |"
+            )
+            print("|---|---|---|---|---|---|---|")
             for size in ((720, 1280), (1080, 1920)):
                 clip = folder / f"{size[0]}.mp4"
                 place = film(clip, size)
                 print(f"| {' | '.join(in_browser(url, clip, size, place))} |", flush=True)
             loaded = memory([server.pid])
+            wait_idly(url, folder, args.users)
+            waiting = memory([server.pid])
             found = crowd(url, folder, args.users, args.seconds)
             crowded = memory([server.pid])
         finally:
@@ -188,8 +235,10 @@ def main() -> None:
         f"({quantiles(times['click'])} ms), {len(found['errors'])} errors or mix-ups."
     )
     print(
-        f"Server: {idle:.0f} MB idle, {loaded:.0f} MB with its models, {crowded:.0f} MB after "
-        f"the crowd, {(crowded - loaded) / args.users:.1f} MB per user."
+        f"Server: {idle:.0f} MB idle, {loaded:.0f} MB with its models, "
+        f"{(waiting - loaded) / args.users:.1f} MB per user who has uploaded and waits, "
+        f"{crowded:.0f} MB after the crowd, {(crowded - waiting) / args.users:.1f} MB per user "
+        "of it."
     )
     for error in found["errors"][:10]:
         print(error)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import html
 import os
+import subprocess
+import sys
 import threading
 import time
 import webbrowser
@@ -156,7 +158,6 @@ class Page:
                 gr.HTML(describe_limits(self.workspace.options), elem_id="limits")
                 self.info = gr.HTML("", elem_id="info")
             with gr.Column(elem_id="point"):
-                heading(2, "Point at the object")
                 self.editor = static_html("editor", elem_id="picture")
             with gr.Column(elem_id="act"):
                 heading(3, "Run")
@@ -291,6 +292,7 @@ class Page:
         job = session.job
         active = job is not None and job.active
         ahead = self.workspace.jobs.ahead_of(job) if job is not None and active else 0
+        left = self.workspace.seconds_left(job) if job is not None and active else None
         paused = job is not None and job.pause.is_set()
         stopping = job is not None and job.stop.is_set()
         updates: Updates = {
@@ -300,7 +302,7 @@ class Page:
                 "Go on" if active and paused else "Pause", interactive=active and not stopping
             ),
             self.cancel: gr.Button(interactive=active and not stopping),
-            self.status: describe_job(job, ahead, session.id)
+            self.status: describe_job(job, ahead, session.id, left)
             or describe_estimate(self.workspace.estimate(session)),
         }
         return updates if active else updates | self._results(session)
@@ -316,6 +318,9 @@ class Page:
                 "files": [file.name for file in job.files],
                 "version": job.id,
                 "offset": session.offset,
+                "width": session.info.size[1],
+                "height": session.info.size[0],
+                "fps": float(session.info.fps),
             },
         }
 
@@ -476,7 +481,7 @@ def perform(session: Session, details: dict[str, Any]) -> None:
         "add": session.add, "select": session.select, "show": session.show,
         "rename": session.rename, "recolor": session.recolor, "decide": session.decide,
         "delete": session.delete, "limit": session.limit, "undo": session.undo,
-        "redo": session.redo, "clear": session.clear,
+        "redo": session.redo, "clear": session.clear, "set": session.adjust,
     }  # fmt: skip
     kind = details.pop("kind", None)
     if kind not in actions:
@@ -561,19 +566,12 @@ def open_window(url: str) -> bool:
 
     Without pywebview, or without a screen, the page opens in the default browser instead.
     """
-    try:
-        import webview  # optional: pip install pywebview
-    except ImportError:
-        webbrowser.open(url)
-        return False
-    webview.settings["ALLOW_DOWNLOADS"] = True  # through the system's own dialog
-    try:
-        webview.create_window("MixCut", url, width=1360, height=900)
-        webview.start()
-    except webview.errors.WebViewException:
-        webbrowser.open(url)
-        return False
-    return True
+    command = [sys.executable, "-m", "demo.window", url]
+    if subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode == 0:
+        return True
+    print("There is no window of its own here (it needs pywebview and a screen).", flush=True)
+    webbrowser.open(url)
+    return False
 
 
 def serve(

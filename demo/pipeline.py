@@ -111,13 +111,16 @@ class Models:
             self._segmenters.move_to_end(name)
             return self._segmenters[name]
 
-    def inpainter(self) -> Inpainter:
+    def inpainter(self, resolution: int | None = None) -> Inpainter:
+        """The one of the settings; `resolution` as in `Settings`."""
         settings = self.settings
         options: dict[str, Any] = {}
         if settings.shadow:
             if settings.inpainter != "propagation":
                 raise InputError("Only propagation finds shadows; choose it, or leave shadows.")
             options["shadow"] = True
+        if resolution is not None:
+            options["resolution"] = resolution
         return build_inpainter(
             settings.inpainter, device=settings.device, dilate=settings.dilate, **options
         )

@@ -26,9 +26,11 @@ Task = Literal["track", "segment", "remove"]
 Point = tuple[float, float, int]
 Box = tuple[float, float, float, float]
 
+MIN_RESOLUTION = 64  # pixels of the longer side
 STEADY = 0.6  # of masks; the value that the figures in docs/benchmarks.md speak for
 
 WORK = ".mixcut"  # folder in the project's for what is not a result
+DOUBTS = "doubtful.json"
 _KEPT = {"tracks": 400, "masks": 40}  # of old segments, for when something is undone
 
 
@@ -219,8 +221,10 @@ class Settings:
                 raise InputError(f"The export {name} needs masks; use segment or remove.")
         if not 0 <= self.steady <= 0.9:
             raise InputError(f"Masks are steadied by 0 to 0.9, not {self.steady:g}.")
-        if self.resolution is not None and self.resolution < 64:
-            raise InputError(f"Pictures are painted at 64 pixels or more, not {self.resolution}.")
+        if self.resolution is not None and self.resolution < MIN_RESOLUTION:
+            raise InputError(
+                f"Pictures are painted at {MIN_RESOLUTION} pixels or more, not {self.resolution}."
+            )
         if not 0 <= self.feather <= 50:
             raise InputError(f"A cut-out's edge is 0 to 50 pixels soft, not {self.feather:g}.")
         if self.tracks is not None and self.masks is not None:
@@ -404,6 +408,25 @@ class Project:
         """The masks of one segment; they are written in its order, so the last one comes last."""
         return MaskFolder(self._segments("masks") / print_, size=size)
 
+    def save_doubts(self, masks: MaskFolder, frames: Sequence[int]) -> None:
+        """Keep, beside a segment's masks, the frames on which they are probably wrong."""
+        write_json(masks.path / DOUBTS, list(frames))
+
+    def load_doubts(self, masks: MaskFolder) -> list[int]:
+        try:
+            return json.loads((masks.path / DOUBTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # of a run that was killed at its very end
+            return []
+
+    def publish_doubts(self, frames: Mapping[int, Sequence[int]]) -> None:
+        """Write down the doubtful frames of each object."""
+        write_json(self.folder / WORK / DOUBTS, frames)
+
+    @property
+    def doubts(self) -> dict[str, list[int]]:
+        """What was written down last, by the object's number."""
+        return read_doubts(self.folder)
+
     def _segments(self, kind: str) -> Path:
         """Where segments are kept; the oldest are removed when there are very many."""
         folder = self.folder / WORK / kind
@@ -430,6 +453,14 @@ class Project:
         if len(objects) == 1:
             return {objects[0].id: MaskFolder(folder, size=size)}
         return {o.id: MaskFolder(folder / f"object_{o.id}", size=size) for o in objects}
+
+
+def read_doubts(folder: Path) -> dict[str, list[int]]:
+    """Frames of a project on which a mask is probably wrong, by the object's number."""
+    try:
+        return json.loads((folder / WORK / DOUBTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def object_color(object_id: int) -> str:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -22,7 +22,7 @@ import numpy as np
 import checkpoints
 from demo import __version__
 from demo.exports import WRITERS, Material, write_tracks_csv, write_tracks_json
-from demo.failures import Cancelled
+from demo.failures import Cancelled, out_of_memory
 from demo.imports import Masks, prompts_of, read_masks, read_tracks, read_tracks_json, tracks_of
 from demo.pipeline import (
     Frame,
@@ -40,6 +40,7 @@ from demo.pipeline import (
 )
 from demo.project import (
     EXPORTS,
+    MIN_RESOLUTION,
     KeyFrame,
     ObjectPrompt,
     Project,
@@ -93,6 +94,7 @@ def run(
     cancelled: Callable[[], bool] = lambda: False,
     show: Show = lambda index, picture: None,
     models: Models | None = None,
+    said: Sequence[str] = (),
 ) -> Result:
     """Do one video and leave the results in `folder`.
 
@@ -104,6 +106,7 @@ def run(
             before stays and is not done again by the next run.
         show: called for every frame that is followed, cut out or painted, for people who watch.
         models: hand in the same object again to keep loaded models between runs.
+        said: notes for the user from an attempt that came before.
 
     Raises:
         InputError: the input, a prompt or a setting cannot be used.
@@ -133,7 +136,7 @@ def run(
         project = Project(folder, source, overwrite=overwrite)
         return _Run(
             reader, project, list(objects), given, tracks, masks, settings, span, models, report,
-            cancelled, show,
+            cancelled, show, said,
         ).go()  # fmt: skip
 
 
@@ -184,11 +187,12 @@ class _Run:
         report: Report | None,
         cancelled: Callable[[], bool],
         show: Show,
+        said: Sequence[str],
     ) -> None:
         self.reader, self.project, self.objects, self.given = reader, project, objects, given
         self.given_tracks, self.given_masks = tracks, masks
         self.settings, self.span, self.models = settings, span, models
-        self.report, self.cancelled, self.show = report, cancelled, show
+        self.report, self.cancelled, self.show, self.said = report, cancelled, show, said
         self.cut = [o for o in objects if o.task(settings.do) != "track"]
         self.painted = [o for o in objects if o.task(settings.do) == "remove"]
         self.outputs: list[Path] = []
@@ -322,6 +326,7 @@ class _Run:
         """Make the masks of segments that have none yet, and lay all of them out in `masks`."""
         size = self.reader.info.size
         if self.given_masks:
+            self.project.publish_doubts({})
             self._publish_masks({o.id: self.given_masks[o.id] for o in self.cut})
             return
         segments = [s for prompt in self.cut for s in plan(prompt, self.span)]
@@ -337,7 +342,7 @@ class _Run:
             segmenter = self.models.segmenter()
             self._weights_of("segmenter", segmenter)
             total, done = len(set(chain.from_iterable(s.frames for s in missing))), set[int]()
-            doubtful: dict[str, list[int]] = {}
+            doubtful: dict[Segment, list[int]] = {segment: [] for segment in missing}
             made = cut_out(
                 self.reader, tracks, missing, self.given, segmenter, self.settings.steady
             )
@@ -345,13 +350,21 @@ class _Run:
                 for segment, found in masks.items():
                     folders[segment].write(index, found.mask)
                     if found.doubtful:
-                        doubtful.setdefault(segment.prompt.title, []).append(index)
+                        doubtful[segment].append(index)
                 shown = {segment.prompt.id: found.mask for segment, found in masks.items()}
                 here = {n: point for n, point in tracks.at(index).items() if n in shown}
                 self.show(index, partial(draw, frame, here, shown, self.objects))
                 done.add(index)
                 self.tick("cut out", len(done), total)
-            self.notes += [_doubt(title, frames) for title, frames in doubtful.items()]
+            for segment, numbers in doubtful.items():
+                self.project.save_doubts(folders[segment], numbers)
+        doubts: dict[int, list[int]] = {}
+        for segment in segments:
+            kept = self.project.load_doubts(folders[segment])
+            own = [index for index in kept if index in segment.frames]
+            doubts[segment.prompt.id] = sorted({*doubts.get(segment.prompt.id, ()), *own})
+        self.project.publish_doubts(doubts)
+        self.notes += [_doubt(o.title, doubts[o.id]) for o in self.cut if doubts.get(o.id)]
         by_frame: dict[int, dict[int, MaskFolder]] = {}
         for segment in segments:
             places = by_frame.setdefault(segment.prompt.id, {})
@@ -392,18 +405,28 @@ class _Run:
         self._write(name, drawn(), "draw boxes" if folders is None else "draw masks")
 
     def _repaint(self) -> None:
-        inpainter = self.models.inpainter()
-        self._weights_of("inpainter", inpainter)
+        """Paint; where memory does not suffice, again at half the size, which is said."""
         folders = self._masks()
         masks = MaskUnion(folders[o.id] for o in self.painted)
-
-        def painted() -> Iterator[tuple[int, Frame]]:
-            for index, frame in repaint(self.reader, masks, self.span, inpainter, self.poll):
-                self.show(index, partial(np.asarray, frame))
-                yield index, frame
-
-        self._write("removed.mp4", painted(), "paint away")
+        settings, done = self.settings, False
+        while not done:
+            inpainter = self.models.inpainter(settings.resolution)
+            self._weights_of("inpainter", inpainter)
+            try:
+                self._write("removed.mp4", self._painted(masks, inpainter), "paint away")
+                done = True
+            except Exception as error:
+                smaller = half_size(settings, self.reader.info.size)
+                if smaller is None or not out_of_memory(error):
+                    raise
+                settings = replace(settings, resolution=smaller)
+                self.notes = [painted_smaller(smaller)]
         self.notes += inpainter.notes
+
+    def _painted(self, masks: MaskUnion, inpainter: Inpainter) -> Iterator[tuple[int, Frame]]:
+        for index, frame in repaint(self.reader, masks, self.span, inpainter, self.poll):
+            self.show(index, partial(np.asarray, frame))
+            yield index, frame
 
     def _export(self, name: str, tracks: Tracks) -> None:
         total = len(self.span)
@@ -427,7 +450,9 @@ class _Run:
     def _summary(self) -> Result:
         """Write run.json from what every stage left, whether it ran now or earlier."""
         info, records = self.reader.info, {s: self.project.record(s) for s in self.stages}
-        notes = dict.fromkeys([*info.notes, *(n for r in records.values() for n in r["notes"])])
+        notes = dict.fromkeys(
+            [*info.notes, *self.said, *(n for r in records.values() for n in r["notes"])]
+        )
         seconds = {stage: record["seconds"] for stage, record in records.items()}
         weights = {k: v for record in records.values() for k, v in record["weights"].items()}
         write_json(
@@ -445,11 +470,25 @@ class _Run:
                 "seconds": seconds,
                 "peak_rss_mb": round(peak_rss_mb()),
                 "notes": list(notes),
+                "doubtful": self.project.doubts if self.settings.do != "track" else {},
                 "outputs": [str(p.relative_to(self.project.folder)) for p in self.outputs],
             },
         )  # fmt: skip
         new = {stage: seconds[stage] for stage in self.fresh}
         return Result(self.project.folder, self.outputs, list(notes), new, len(self.span))
+
+
+def half_size(settings: Settings, size: tuple[int, int]) -> int | None:
+    """Half of what a run paints at, in pixels of the longer side; None if that is too little."""
+    half = min(settings.resolution or max(size), max(size)) // 2
+    return half if half >= MIN_RESOLUTION else None
+
+
+def painted_smaller(resolution: int) -> str:
+    return (
+        f"There was not enough memory to paint at full size, so it was done at {resolution} pixels "
+        "of the longer side; what is not painted over is as it was."
+    )
 
 
 def _doubt(title: str, frames: Sequence[int]) -> str:

@@ -45,6 +45,7 @@ from demo.project import (
     Settings,
     Tracks,
     link,
+    read_doubts,
     write_json,
 )
 from demo.rates import Rates
@@ -450,7 +451,10 @@ class Session:
 
     def _embed(self, index: int) -> Embedding:
         if self._embedded is None or self._embedded[0] != index:
-            self._embedded = index, self._segmenter().encode(self.frame_at(index))
+            segmenter, frame = self._segmenter(), self.frame_at(index)
+            began = time.perf_counter()
+            self._embedded = index, segmenter.encode(frame)
+            self._rates.learn_look(time.perf_counter() - began)
         return self._embedded[1]
 
     def find(self, frame: int, mark: Mark) -> Found:
@@ -505,8 +509,9 @@ class Session:
         return self._tracks[1]
 
     def curves(self) -> dict[str, Any]:
-        """For the timeline: per object, score per frame (null without one) and where it is lost."""
-        tracks = self.tracks()
+        """For the timeline, per object: score per frame (null without one), where it is lost, and
+        frames whose mask is doubtful."""
+        tracks, doubts = self.tracks(), read_doubts(self.folder / "results")
         things = []
         for thing in self.document.things:
             points = [
@@ -520,6 +525,9 @@ class Session:
                         for p in points
                     ],
                     "lost": [bool(p is not None and p.lost) for p in points],
+                    "doubtful": doubts.get(str(thing.id), [])
+                    if tracks and thing.do != "track"
+                    else [],
                 }
             )
         return {"things": things}

@@ -6,6 +6,7 @@ import html
 
 from demo.jobs import Job
 from demo.project import EXPORTS
+from demo.rates import Estimate
 from demo.run import STAGES, STAGES_OF
 from demo.sessions import Session
 from demo.workspace import Options
@@ -48,16 +49,29 @@ def describe_time(seconds: float) -> str:
     return f"about {round(seconds / 60)} min left"
 
 
-def describe_estimate(estimate: tuple[int, float] | None) -> str:
-    """What `Workspace.estimate` found, as HTML."""
+def describe_estimate(estimate: Estimate | None) -> str:
+    """What a run will take, as HTML."""
     if estimate is None:
         return ""
-    frames, seconds = estimate
-    return f"<p>{frames} frames: {describe_time(seconds).removesuffix(' left')} here.</p>"
+    time = "" if estimate.seconds is None else describe_time(estimate.seconds)
+    takes = [time.removesuffix(" left"), f"{estimate.memory / 2**30:.1f} GB of memory"]
+    text = f"{estimate.frames} frames: {' and '.join(part for part in takes if part)}."
+    if estimate.free is not None and estimate.memory > estimate.free:
+        text += (
+            f" <b class='failed'>Only {estimate.free / 2**30:.1f} GB are free</b>: choose a part "
+            "of the video, or a smaller size to paint at."
+        )
+    return f"<p>{text}</p>"
 
 
-def describe_job(job: Job | None, ahead: int, session: str) -> str:
-    """The state of a run, as HTML; `session` is the id that its pictures are asked for by."""
+def describe_job(job: Job | None, ahead: int, session: str, left: float | None = None) -> str:
+    """The state of a run, as HTML.
+
+    Args:
+        ahead: how many have to end before it begins.
+        session: the id that its pictures are asked for by.
+        left: seconds until it is done, if there is something to go by.
+    """
     if job is None:
         return ""
     if job.state == "waiting" and ahead:
@@ -74,8 +88,8 @@ def describe_job(job: Job | None, ahead: int, session: str) -> str:
         numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
         if job.pause.is_set():
             numbers.append("paused")
-        elif p.seconds_left:
-            numbers.append(describe_time(p.seconds_left))
+        elif left:
+            numbers.append(describe_time(left))
         share = 100 * p.done / max(p.total, 1)
         picture = ""
         if job.picture is not None:
@@ -95,7 +109,7 @@ def describe_job(job: Job | None, ahead: int, session: str) -> str:
     result = job.result
     assert result is not None
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in result.notes)
-    return f"<p role='status'><b>Done.</b> The results are below.</p>{notes}"
+    return f"<p role='status'><b>Done.</b> <a href='#results'>The results are below.</a></p>{notes}"
 
 
 def describe_models(rows: list[tuple[str, str, str]]) -> str:

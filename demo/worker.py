@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -29,13 +30,15 @@ from demo.failures import EXIT_BAD_INPUT, EXIT_FAILED, Cancelled, Failed, explai
 from demo.pictures import to_jpeg
 from demo.pipeline import Models, choose_models
 from demo.project import ObjectPrompt, Settings
-from demo.run import Report, Result
+from demo.run import Report, Result, half_size, painted_smaller
 from demo.run import run as run_once
+from media.video import open_video
 
 GRACE = 1.0  # seconds in which a run may end by itself after it was cancelled
 _POLL = 0.05  # seconds between two looks at what the user wants
 _PICTURE_SECONDS = 0.4  # between two pictures of the work under way
 _PICTURE_SIDE = 640  # pixels
+_KILLED = -9  # exit code of a process that was ended by force
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +108,18 @@ def _end_with_parent() -> None:
 # ------------------------------------------------------------------------------------ in the server
 
 
+class _Ended(Failed):
+    """The child has ended by itself."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(
+            f"The run's process ended unexpectedly (code {code}), most likely for want of "
+            "memory; finished steps are kept, so run again with a smaller part of the video.",
+            EXIT_FAILED,
+        )
+        self.exitcode = code
+
+
 class Worker:
     """One child process, started when it is first needed and again after it was ended.
 
@@ -144,6 +159,44 @@ class Worker:
             Cancelled: within a second of `cancelled` becoming True.
             Failed: with the sentence for the user.
         """
+        stage = ""
+
+        def watched(name: str, done: int, total: int) -> None:
+            nonlocal stage
+            stage = name
+            report(name, done, total)
+
+        said: list[str] = []
+        while True:
+            try:
+                return self._once(
+                    source, folder, objects, settings, report=watched, cancelled=cancelled,
+                    paused=paused, picture=picture, **options, **({"said": said} if said else {}),
+                )  # fmt: skip
+            except _Ended as end:
+                # The system ends whoever takes more memory than there is.
+                if end.exitcode != _KILLED or stage != "paint away":
+                    raise
+                with open_video(source) as reader:
+                    smaller = half_size(settings, reader.info.size)
+                if smaller is None:
+                    raise
+                settings = replace(settings, resolution=smaller)
+                said = [painted_smaller(smaller)]
+
+    def _once(
+        self,
+        source: Path,
+        folder: Path,
+        objects: Sequence[ObjectPrompt],
+        settings: Settings,
+        *,
+        report: Report,
+        cancelled: Callable[[], bool],
+        paused: Callable[[], bool],
+        picture: Callable[[Picture], None],
+        **options: Any,
+    ) -> Result:
         self._start()
         self._stop.clear()
         self._pause.clear()
@@ -178,11 +231,7 @@ class Worker:
             code = process.exitcode
             self.close()
             _tidy(folder)
-            raise Failed(
-                f"The run's process ended unexpectedly (code {code}), most likely for want of "
-                "memory; finished steps are kept, so run again with a smaller part of the video.",
-                EXIT_FAILED,
-            ) from None
+            raise _Ended(code) from None
 
     def _start(self) -> None:
         if self._process is not None and self._process.is_alive():

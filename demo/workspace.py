@@ -24,10 +24,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from checkpoints import CheckpointError
-from demo.jobs import Jobs
+from demo.jobs import Job, Jobs
 from demo.pipeline import Models
 from demo.project import Settings, link
-from demo.rates import Rates
+from demo.rates import MEMORY, Estimate, Rates, free_memory
+from demo.run import STAGES, STAGES_OF
 from demo.sessions import RECORD, Session
 from media import InputError
 from media.video import Budget
@@ -208,14 +209,27 @@ class Workspace:
         """Its page shows another video now; it stays, and its run goes on, until swept away."""
         session.rest()
 
-    def estimate(self, session: Session) -> tuple[int, float] | None:
-        """Frames of the run that is asked for now, and seconds it will take, going by past ones."""
+    def estimate(self, session: Session) -> Estimate | None:
+        """What the run that is asked for now will take; None while nothing is asked for."""
         document = session.document
         if not any(thing.marks for thing in document.things):
             return None
         frames = (document.stop or session.frame_count) - document.start
-        seconds = self._rates.seconds(document.task(), frames)
-        return None if seconds is None else (frames, seconds)
+        task = document.task()
+        megabytes, a_pixel = MEMORY[task]
+        height, width = session.info.size
+        memory = megabytes * 2.0**20 + a_pixel * height * width
+        return Estimate(frames, self._rates.seconds(task, frames), memory, free_memory())
+
+    def seconds_left(self, job: Job) -> float | None:
+        """Until a running job is done; None before there is something to go by."""
+        progress = job.progress
+        left = progress.seconds_left
+        stages = [*STAGES[: STAGES_OF[job.task]], *(f"export {name}" for name in job.exports)]
+        if left is None or progress.stage not in stages:
+            return None
+        later = [self._rates.of(stage) for stage in stages[stages.index(progress.stage) + 1 :]]
+        return left + progress.total * sum(seconds or 0.0 for seconds in later)
 
     def sweep(self) -> None:
         """Remove what nobody has used for `keep_hours`, of this server or an earlier one."""

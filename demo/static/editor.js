@@ -7,6 +7,13 @@ const DRAG = 6; // screen pixels from which a click is a drag
 const LOOKING = { frame: "Looking at the frame", closer: "Looking closer" };
 const FATES = { track: "Follow", segment: "Cut out", remove: "Paint away" };
 
+const ICONS = {
+  play: "M4 2l9 6-9 6z", stop: "M4 2h3v12H4zM9 2h3v12H9z",
+  seen: "M1 8q7-9 14 0-7 9-14 0zM8 10.4a2.4 2.4 0 1 0 0-4.8 2.4 2.4 0 0 0 0 4.8z", unseen: "M1 8q7-9 14 0M3 14L13 2",
+  unmark: "M8 2l6 6-6 6-6-6zM3 3l10 10", remove: "M3 3l10 10M13 3L3 13",
+};
+const icon = (name) => `<svg><path d="${ICONS[name]}"/></svg>`;
+
 const find = (selector) => element.querySelector(selector);
 const all = (selector) => [...element.querySelectorAll(selector)];
 const make = (tag, attributes = {}, ...children) => {
@@ -29,10 +36,21 @@ let zoom = { scale: 1, x: 0, y: 0 }; // x, y: shift in shares of the stage
 let curves = { version: 0, things: [] };
 let playing = null;
 let scrubbing = false;
+let end = null; // the end of the range that is being dragged
 let survey = null; // { url, pixels }: which object lies on which pixel, for picking
 let pointed = 0; // the one under the pointer, from 1
 
-const act = (kind, details = {}) => trigger("act", { kind, ...details });
+/** Tell the server; should its answer take a while, say that it is being worked on. */
+function act(kind, details = {}) {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => badge("Working"), 600);
+  trigger("act", { kind, ...details });
+}
+let waiting = null;
+function badge(text) {
+  find(".badge").hidden = !text;
+  find(".badge").textContent = text;
+}
 const shown = () => local ?? value.index;
 const frameUrl = (index) => `media/${value.session}/frame/${index}.jpg`;
 
@@ -103,6 +121,7 @@ function pan(x, y) {
 
 function render() {
   value = props.value;
+  clearTimeout(waiting);
   find(".empty").hidden = !!value;
   find(".bench").hidden = !value;
   if (!value) return;
@@ -125,11 +144,11 @@ function render() {
   }
   find(".note").textContent = value.note;
   const searching = tool === "pick" && !value.survey;
-  find(".badge").hidden = !value.looking && !searching;
-  find(".badge").textContent = searching ? "Finding everything" : LOOKING[value.looking] ?? "";
+  badge(searching ? "Finding everything" : LOOKING[value.looking]);
   readSurvey();
   find("#undo").disabled = !value.undo;
   find("#redo").disabled = !value.redo;
+  find("#clear").disabled = !value.things.some((t) => t.id === value.active && t.keys.length);
   showCandidates();
   showThings();
   if (curves.version !== value.curves || curves.things.length !== value.things.length) fetchCurves();
@@ -180,15 +199,15 @@ function showThings() {
         "li", { className: id === value.active ? "active" : "", "data-id": id },
         make("input", { type: "color", value: thing.color, title: "Colour", ariaLabel: `Colour of ${thing.name}`, onchange: (e) => act("recolor", { number: id, color: e.target.value }) }),
         make("input", { type: "text", className: "name", value: thing.name, maxLength: 40, ariaLabel: "Name", onchange: (e) => act("rename", { number: id, name: e.target.value }) }),
-        make("select", { ariaLabel: `What happens to ${thing.name}`, onchange: (e) => act("decide", { number: id, do: e.target.value }) },
-          ...Object.entries(FATES).map(([fate, text]) => make("option", { value: fate, textContent: text, selected: thing.do === fate }))),
+        make("span", { className: "group fate", role: "radiogroup", ariaLabel: `What happens to ${thing.name}` },
+          ...Object.entries(FATES).map(([fate, text]) => make("button", { type: "button", role: "radio", "data-fate": fate, textContent: text, ariaChecked: thing.do === fate, onclick: () => act("decide", { number: id, do: fate }) }))),
         make("span", { className: thing.lost ? "state lost" : "state", textContent: state }),
-        make("button", { type: "button", className: "eye", ariaPressed: thing.shown, title: thing.shown ? "Hide" : "Show", ariaLabel: `${thing.shown ? "Hide" : "Show"} ${thing.name}`, textContent: thing.shown ? "◉" : "○", onclick: () => act("show", { number: id, shown: !thing.shown }) }),
-        make("button", { type: "button", className: "unmark", title: "Take away the key frame on this frame", textContent: "◇", ariaLabel: `Take away the key frame of ${thing.name} here`, disabled: !thing.key, onclick: () => act("unmark", { number: id, frame: value.index }) }),
-        make("button", { type: "button", className: "delete", title: "Delete", ariaLabel: `Delete ${thing.name}`, textContent: "✕", onclick: () => act("delete", { number: id }) }),
+        make("button", { type: "button", className: "eye", ariaPressed: thing.shown, title: thing.shown ? "Hide" : "Show", ariaLabel: `${thing.shown ? "Hide" : "Show"} ${thing.name}`, innerHTML: icon(thing.shown ? "seen" : "unseen"), onclick: () => act("show", { number: id, shown: !thing.shown }) }),
+        make("button", { type: "button", className: "unmark", title: "Take away the key frame on this frame", innerHTML: icon("unmark"), ariaLabel: `Take away the key frame of ${thing.name} here`, disabled: !thing.key, onclick: () => act("unmark", { number: id, frame: value.index }) }),
+        make("button", { type: "button", className: "delete", title: "Delete", ariaLabel: `Delete ${thing.name}`, innerHTML: icon("remove"), onclick: () => act("delete", { number: id }) }),
       );
       row.addEventListener("click", (event) => {
-        if (event.target.closest("input, select, button") || id === value.active) return;
+        if (event.target.closest("input, button") || id === value.active) return;
         act("select", { number: id });
       });
       return row;
@@ -204,7 +223,30 @@ async function fetchCurves() {
   curves = { ...curves, version };
   const answer = await fetch(`media/${value.session}/curves.json?v=${version}`);
   if (answer.ok) curves = { version, things: (await answer.json()).things };
+  find("#doubt").hidden = !doubts().length;
   drawTimeline();
+}
+
+/** Frames to look at: the first of each span in which something is lost or doubtful. */
+function doubts() {
+  const frames = new Set();
+  for (const thing of curves.things) {
+    const bad = thing.lost.slice();
+    for (const frame of thing.doubtful) bad[frame] = true;
+    bad.forEach((is, frame) => is && !bad[frame - 1] && frames.add(frame));
+  }
+  return [...frames].sort((a, b) => a - b);
+}
+
+/** What lies under the pointer, in words. */
+function tell(frame) {
+  const facts = value.things.map((thing) => {
+    const data = curves.things.find((t) => t.id === thing.id);
+    if (!data || data.scores[frame] === null) return "";
+    const state = data.lost[frame] ? "lost" : data.scores[frame].toFixed(2) + (data.doubtful.includes(frame) ? ", mask doubtful" : "");
+    return `${thing.name} ${state}`;
+  });
+  find(".timeline").title = [`Frame ${frame}`, ...facts.filter(Boolean)].join("; ");
 }
 
 /** One lane per object: how sure the tracker is, where it is lost, and the key frames. */
@@ -213,7 +255,7 @@ function drawTimeline() {
   const width = canvas.clientWidth;
   if (!value || !width) return;
   const lane = 26;
-  const height = 16 + lane * Math.max(1, value.things.length);
+  const height = 20 + lane * Math.max(1, value.things.length);
   const ratio = window.devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
@@ -227,11 +269,13 @@ function drawTimeline() {
   pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee";
   pen.fillRect(0, 0, width, height);
   value.things.forEach((thing, row) => {
-    const top = 14 + row * lane;
+    const top = 18 + row * lane;
     const data = curves.things.find((t) => t.id === thing.id);
     if (data) {
       pen.fillStyle = "#dc262644";
       data.lost.forEach((lost, frame) => lost && pen.fillRect(edge(frame), top, Math.max(1, width / value.count), lane - 4));
+      pen.fillStyle = "#d97706";
+      for (const frame of data.doubtful) pen.fillRect(edge(frame), top + lane - 8, Math.max(2, width / value.count), 4);
       pen.strokeStyle = pen.fillStyle = thing.color;
       pen.lineWidth = 1.5;
       pen.beginPath();
@@ -263,8 +307,13 @@ function drawTimeline() {
   pen.font = "10px sans-serif";
   const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((s) => (s / value.count) * width > 46) ?? 50000;
   for (let frame = 0; frame < value.count; frame += step) pen.fillText(frame, Math.min(x(frame) + 2, width - 24), 12);
+  for (const frame of [value.start, value.stop]) { // to be dragged
+    pen.fillRect(clamp(edge(frame) - 4, 0, width - 8), 0, 8, 8);
+  }
+  pen.globalAlpha = 0.75;
   pen.fillStyle = style.getPropertyValue("--body-text-color") || "#000";
   pen.fillRect(x(shown()) - 1, 0, 2, height);
+  pen.globalAlpha = 1;
   canvas.setAttribute("aria-valuenow", shown());
   canvas.setAttribute("aria-valuemax", value.count - 1);
 }
@@ -273,6 +322,21 @@ const frameUnder = (event) => {
   const area = find(".timeline").getBoundingClientRect();
   return clamp(Math.floor(((event.clientX - area.left) / area.width) * value.count), 0, value.count - 1);
 };
+
+/** Which end of the part that is worked on lies under the pointer: "start", "stop" or null. */
+function endUnder(event) {
+  const area = find(".timeline").getBoundingClientRect();
+  if (event.clientY - area.top > 10) return null;
+  const near = ["start", "stop"].map((name) => Math.abs(event.clientX - area.left - (value[name] / value.count) * area.width));
+  if (Math.min(...near) > 10) return null;
+  return near[0] < near[1] ? "start" : "stop";
+}
+
+function dragEnd(frame) {
+  if (end === "start") value.start = Math.min(frame, value.stop - 1);
+  else value.stop = Math.max(frame + 1, value.start + 1);
+  drawTimeline();
+}
 
 // ------------------------------------------------------------------------------------- the brush
 
@@ -353,8 +417,10 @@ function choose(next) {
 element.addEventListener("pointerdown", (event) => {
   if (!value) return;
   if (event.target.closest(".timeline")) {
-    scrubbing = true;
     find(".timeline").setPointerCapture(event.pointerId);
+    end = endUnder(event);
+    if (end) return;
+    scrubbing = true;
     seek(frameUnder(event), 250);
     return;
   }
@@ -369,6 +435,11 @@ element.addEventListener("pointerdown", (event) => {
 
 element.addEventListener("pointermove", (event) => {
   if (scrubbing) return seek(frameUnder(event), 250);
+  if (end) return dragEnd(frameUnder(event));
+  if (value && event.target.closest(".timeline")) {
+    tell(frameUnder(event));
+    find(".timeline").style.cursor = endUnder(event) ? "ew-resize" : "";
+  }
   if (tool === "pick" && value && event.target.closest(".stage")) point(pixel(event));
   if (!press) return;
   if (press.button === 1) {
@@ -380,7 +451,7 @@ element.addEventListener("pointermove", (event) => {
 
 // On a touch screen a drag scrolls the page; the browser then cancels the press.
 element.addEventListener("pointercancel", () => {
-  press = stroke = null;
+  press = stroke = end = null;
   scrubbing = false;
   all(".pending").forEach((sign) => sign.remove());
 });
@@ -389,6 +460,10 @@ element.addEventListener("pointerup", (event) => {
   if (scrubbing) {
     scrubbing = false;
     return seek(frameUnder(event), 0);
+  }
+  if (end) {
+    end = null;
+    return act("limit", { start: value.start, stop: value.stop });
   }
   if (!press || !value) return;
   const [from, to, frame] = [pixel(press), pixel(event), shown()];
@@ -437,12 +512,16 @@ function play() {
       seek(shown() + 1, 200);
     }, 1000 / Math.min(value.fps, 30));
   }
-  find("#play").textContent = playing ? "❚❚" : "▶";
+  find("#play").innerHTML = icon(playing ? "stop" : "play");
   find("#play").setAttribute("aria-label", playing ? "Stop" : "Play");
 }
 
 function jump(where) {
   if (where === "play") return play();
+  if (where === "doubt") {
+    const next = doubts().find((frame) => frame > shown()) ?? doubts()[0];
+    return next === undefined ? undefined : seek(next, 0);
+  }
   if (!where.startsWith("key")) return seek(shown() + Number(where));
   const frames = value.things.flatMap((t) => t.keys);
   const next = where === "key1" ? Math.min(...frames.filter((f) => f > shown())) : Math.max(...frames.filter((f) => f < shown()));
@@ -475,14 +554,14 @@ element.addEventListener("change", (event) => {
 });
 
 element.addEventListener("keydown", (event) => {
-  if (!value || event.target.closest("input, select")) return;
+  if (!value || event.target.closest("input")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const far = event.shiftKey ? 10 : 1;
   const keys = {
     ArrowLeft: () => seek(shown() - far), ArrowRight: () => seek(shown() + far),
     Home: () => seek(0), End: () => seek(value.count - 1), " ": play,
     a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), f: () => choose("pick"), p: () => choose("brush"), e: () => choose("eraser"),
-    i: COMMANDS.start, o: COMMANDS.stop,
+    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"),
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };
   const numbered = { 1: 0, 2: 1, 3: 2 };

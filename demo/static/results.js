@@ -14,6 +14,8 @@ const all = (selector) => [...element.querySelectorAll(selector)];
 const button = (properties) => Object.assign(document.createElement("button"), { type: "button", ...properties });
 const link = (name) => `media/${props.value.session}/result/${name}`;
 
+const plays = (name) => find(".after").canPlayType(name.endsWith(".webm") ? 'video/webm; codecs="vp9"' : 'video/mp4; codecs="avc1.640028"') !== "";
+
 let which = null;
 let how = "alone";
 
@@ -24,6 +26,10 @@ function show() {
     after.src = base;
     after.id = which.replace(".", "_");
   }
+  find(".screen").hidden = !plays(which); // some windows have no H.264
+  find(".player").hidden = !plays(which);
+  find(".unplayable").hidden = plays(which);
+  find(".screen").style.setProperty("--ratio", props.value.width / props.value.height);
   const comparable = props.value.offset !== null; // or the browser cannot play the source
   if (!comparable) how = "alone";
   find(".how").hidden = !comparable;
@@ -51,6 +57,32 @@ function keepInStep() {
   after.paused ? before.pause() : before.play().catch(() => {});
 }
 
+/** The bar below: where the video is, and whether it plays. */
+function showTime() {
+  const after = find(".after");
+  const frame = Math.floor(after.currentTime * props.value.fps + 0.01);
+  find(".seek").value = after.currentTime / (after.duration || 1);
+  find(".time").textContent = `frame ${frame}, ${after.currentTime.toFixed(2)} of ${(after.duration || 0).toFixed(2)} s`;
+  find("[data-do=play]").setAttribute("aria-label", after.paused ? "Play" : "Stop");
+  find("[data-do=play] path").setAttribute("d", after.paused ? "M4 2l9 6-9 6z" : "M4 2h3v12H4zM9 2h3v12H9z");
+  find("[data-do=mute]").setAttribute("aria-pressed", after.muted);
+}
+
+const COMMANDS = {
+  play: (video) => (video.paused ? video.play() : video.pause()),
+  back: (video) => step(video, -1),
+  on: (video) => step(video, 1),
+  mute: (video) => (video.muted = !video.muted),
+  full: () => (document.fullscreenElement ? document.exitFullscreen() : find(".screen").requestFullscreen()),
+};
+
+function step(video, frames) {
+  video.pause();
+  // To the middle of the frame, which rounding cannot miss.
+  const frame = Math.floor(video.currentTime * props.value.fps + 0.01) + frames;
+  video.currentTime = Math.min(Math.max(frame + 0.5, 0) / props.value.fps, video.duration);
+}
+
 function render() {
   if (!props.value) return;
   const videos = SHOWN.filter((name) => props.value.files.includes(name));
@@ -75,8 +107,15 @@ function render() {
 element.addEventListener("click", (event) => {
   const view = event.target.closest("[data-view]");
   if (view && view.tagName === "BUTTON") { how = view.dataset.view; show(); }
+  const command = event.target.closest("[data-do]")?.dataset.do;
+  if (command) COMMANDS[command](find(".after"));
+  else if (event.target === find(".after")) COMMANDS.play(find(".after"));
 });
-element.addEventListener("input", (event) => event.target.matches(".wipe") && wipe());
+element.addEventListener("input", (event) => {
+  if (event.target.matches(".wipe")) wipe();
+  if (event.target.matches(".seek")) find(".after").currentTime = event.target.value * (find(".after").duration || 0);
+});
+for (const name of ["play", "pause", "seeked", "timeupdate", "loadedmetadata", "volumechange"]) find(".after").addEventListener(name, showTime);
 for (const name of ["play", "pause", "seeked", "timeupdate", "ratechange"]) find(".after").addEventListener(name, keepInStep);
 watch("value", render);
 render();

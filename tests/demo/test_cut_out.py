@@ -12,10 +12,12 @@ import pytest
 
 from demo import pipeline
 from demo.pipeline import Segment, cut_out, find_candidates, look_closer, plan
-from demo.project import ObjectPrompt, Settings, TrackPoint, Tracks
+from demo.project import KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks, read_doubts
 from demo.run import run
+from media import InputError
 from media.video import open_video
 from segmenters import Candidate, Prompt
+from segmenters.steady import Steadier
 from tests.demo.square import HEIGHT, WIDTH, ColourSegmenter, red, square_box, square_frame
 
 
@@ -103,6 +105,24 @@ def test_a_small_object_that_is_clicked_is_looked_at_twice() -> None:
 
 
 @pytest.mark.usefixtures("colour_models")
+def test_how_still_masks_are_held_is_handed_on_and_makes_them_anew(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def steadier(*, inertia: float) -> Steadier:
+        asked.append(inertia)
+        return Steadier(inertia=inertia)
+
+    monkeypatch.setattr(pipeline, "Steadier", steadier)
+    for steady in (0.0, 0.0, 0.9):
+        run(clip, tmp_path, [prompt()], Settings(do="segment", end=3, steady=steady))
+    assert set(asked) == {0.0, 0.9} and len(asked) == 2
+    with pytest.raises(InputError, match=r"0 to 0\.9"):
+        Settings(steady=1.0)
+
+
+@pytest.mark.usefixtures("colour_models")
 @pytest.mark.parametrize(("score", "places"), [(0.95, None), (0.5, "6 frames (look at 0 to 5)")])
 def test_doubtful_masks_are_noted(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, places: str | None
@@ -112,3 +132,11 @@ def test_doubtful_masks_are_noted(
     written = json.loads((tmp_path / "run.json").read_text())["notes"]
     notes = [note for note in written if "may be wrong" in note]
     assert notes == [] if places is None else "square" in notes[0] and places in notes[0]
+    doubtful = json.loads((tmp_path / "run.json").read_text())["doubtful"]
+    assert doubtful == {"1": [] if places is None else list(range(6))}
+    # A correction makes only its own part anew; the doubts about the others stay.
+    monkeypatch.setattr(pipeline, "build_segmenter", lambda *a, **k: Watched())
+    corrected = prompt(corrections=(KeyFrame(frame=4, box=square_box(4)),))
+    run(clip, tmp_path, [corrected], Settings(do="segment", end=6))
+    left = read_doubts(tmp_path)
+    assert left == {"1": [] if places is None else [0, 1, 2, 3]}

@@ -236,7 +236,9 @@ def percent(mark: Any, name: str) -> float:
 
 def choose(page: Any, task: str) -> None:
     """What happens to the active object."""
-    page.locator("#picture li.active select").select_option(label=task)
+    fate = page.locator("#picture li.active .fate").get_by_role("radio", name=task)
+    fate.click()
+    expect(fate).to_have_attribute("aria-checked", "true")
 
 
 def settled(page: Any) -> None:

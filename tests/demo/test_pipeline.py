@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 import checkpoints
 from demo import pipeline
-from demo.failures import Cancelled
+from demo.failures import Cancelled, explain
 from demo.project import ObjectPrompt, Settings
 from demo.run import run
 from media import InputError
@@ -329,3 +330,29 @@ def test_auto_takes_the_best_model_whose_weights_are_here(
     chosen = pipeline.choose_models(Settings())
     assert (chosen.tracker, chosen.segmenter) == ("mixformerv2_base", "sam_vit_b")
     assert pipeline.choose_models(Settings(segmenter="mobile_sam")).segmenter == "mobile_sam"
+
+
+def test_where_memory_does_not_suffice_it_is_painted_at_half_the_size(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Greedy(GreyInpainter):
+        def __init__(self, resolution: int | None = None, **options: Any) -> None:
+            super().__init__()
+            self.resolution = resolution
+
+        def inpaint(self, frames: Any, masks: Any, **options: Any) -> Iterator[np.ndarray]:
+            for index, frame in enumerate(super().inpaint(frames, masks, **options)):
+                if index == 2 and (self.resolution or WIDTH) > most:
+                    raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                yield frame
+
+    most = 100
+    monkeypatch.setattr(pipeline, "build_inpainter", lambda *a, **k: Greedy(**k))
+    result = run(clip, tmp_path / "a", [prompt()], Settings(do="remove", resolution=900))
+    assert any(f"done at {WIDTH // 2} pixels" in note for note in result.notes)
+    assert "painted grey" in result.notes and len(frames_of(tmp_path / "a/removed.mp4")) == COUNT
+    assert json.loads((tmp_path / "a/run.json").read_text())["settings"]["resolution"] == 900
+    most = 1  # and not for ever
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        run(clip, tmp_path / "b", [prompt()], Settings(do="remove"))
+    assert "not enough memory" in explain(caught.value)[0]

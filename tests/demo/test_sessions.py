@@ -20,11 +20,12 @@ from PIL import Image
 from checkpoints import CheckpointError
 from demo import pipeline, sessions
 from demo import run as runs
-from demo.jobs import Job, Jobs
+from demo.jobs import Job, Jobs, Progress
 from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
+from demo.rates import Estimate, Rates
 from demo.sessions import Session
-from demo.wording import TITLES
+from demo.wording import TITLES, describe_estimate
 from demo.workspace import Options, Workspace, private_folder
 from media import InputError
 from media.masks import load_mask
@@ -420,15 +421,38 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert len(curve["scores"]) == COUNT and curve["scores"][2] == 1.0 and not any(curve["lost"])
     assert not session.view()["stale"]
     limit = time.monotonic() + 10
-    while (estimate := workspace.estimate(session)) is None:  # it is learnt just after the end
-        assert time.monotonic() < limit
+    while (estimate := workspace.estimate(session)) is None or estimate.seconds is None:
+        assert time.monotonic() < limit  # it is learnt just after the end
         time.sleep(0.01)
-    assert estimate[0] == COUNT and 0 < estimate[1] < 60
+    assert estimate.frames == COUNT and 0 < estimate.seconds < 60
     session.decide(1, "remove")
-    assert workspace.estimate(session) is None, "nobody has painted anything away here"
+    more = workspace.estimate(session)
+    assert more is not None and more.seconds is None, "nobody has painted anything away here"
     session.undo()
     session.point(12, *middle(12), 1)
     assert session.view()["stale"]
+
+
+def test_what_a_run_will_take_is_said_before_there_has_been_one() -> None:
+    rates = Rates()
+    assert rates.seconds("segment", 100) is None
+    rates.learn_look(0.5)
+    rates.learn_look(0.001)  # remembered, not looked at
+    first = rates.seconds("segment", 100)
+    assert first is not None and 30 < first < 300
+    seconds = {stage: 1.0 for stage in runs.STAGES[:4]}
+    rates.learn(runs.Result(Path(), [], [], seconds, frames=100))
+    assert rates.seconds("segment", 100) == pytest.approx(4.0)
+    text = describe_estimate(Estimate(100, 4.0, memory=3 * 2**30, free=2 * 2**30))
+    assert "100 frames" in text and "3.0 GB" in text and "Only 2.0 GB are free" in text
+    assert "Only" not in describe_estimate(Estimate(100, None, memory=2**30, free=2 * 2**30))
+
+
+def test_the_time_left_counts_the_steps_to_come(workspace: Workspace) -> None:
+    workspace._rates.learn(runs.Result(Path(), [], [], {"draw masks": 50.0}, frames=100))
+    job = Job("cpu", "segment", progress=Progress("cut out", 11, 100, seconds=10.0))
+    assert workspace.seconds_left(job) == pytest.approx(89 + 50)
+    assert workspace.seconds_left(Job("cpu", "segment")) is None
 
 
 def test_boxes_from_a_file_take_the_place_of_clicks(

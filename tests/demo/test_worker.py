@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from demo.project import Settings
 from demo.run import Result
 from demo.worker import GRACE, Worker
 from media import InputError
+from media.video import VideoWriter
 
 
 def steps(
@@ -35,13 +37,17 @@ def steps(
     if word == "die":
         (folder / "removed.mp4.part").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
+    if word == "film.mp4":
+        report("paint away", 0, 400)
+        if settings.resolution is None:
+            os.kill(os.getpid(), signal.SIGKILL)
     for done in range(1, 400):
         report("follow", done, 400)
         show(done, lambda: np.full((90, 1600, 3), 200, np.uint8))
         if word == "deaf":
             (folder / "removed.mp4.part").write_text("half")
             time.sleep(60)
-        if word == "quick" and done == 3:
+        if word in ("quick", "film.mp4") and done == 3:
             break
         time.sleep(0.02)
         if cancelled():
@@ -136,3 +142,12 @@ def test_a_process_that_dies_is_told_of_and_replaced(worker: Worker, tmp_path: P
         call(worker, "die", tmp_path)
     assert not list(tmp_path.glob("*.part"))
     call(worker, "quick", tmp_path)
+
+
+def test_a_run_that_was_ended_for_its_memory_is_done_again_at_half_the_size(
+    worker: Worker, tmp_path: Path
+) -> None:
+    with VideoWriter(tmp_path / "film.mp4", size=(240, 640), fps=Fraction(10)) as writer:
+        writer.write(np.zeros((240, 640, 3), np.uint8))
+    result = call(worker, str(tmp_path / "film.mp4"), tmp_path)
+    assert "done at 320 pixels" in result.notes[0]
