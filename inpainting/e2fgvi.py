@@ -197,9 +197,9 @@ class DeformableAlignment(nn.Module):
         taps = 9 * self.groups // 2
         along = torch.cat([f.flip(1).repeat(1, taps, 1, 1) for f in (flow, flow2)], dim=1)
         offset = MAX_OFFSET * offset.tanh() + along
-        return deform_conv2d(
-            earlier, offset, self.weight, self.bias, padding=1, mask=mask.sigmoid()
-        )
+        # Not every device has this operation in bfloat16, which autocast may have made of these.
+        earlier, offset, mask = (x.to(self.weight.dtype) for x in (earlier, offset, mask.sigmoid()))
+        return deform_conv2d(earlier, offset, self.weight, self.bias, padding=1, mask=mask)
 
 
 class Propagation(nn.Module):
@@ -496,7 +496,8 @@ class E2FGVI(nn.Module):
         self._check_size(*frames.shape[-2:])
         features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         size = features.shape[-2:]
-        flows = neighbour_flows(self.update_spynet, frames[:, :num_local])
+        with torch.autocast(frames.device.type, enabled=False):  # a flow in bfloat16 is too coarse
+            flows = neighbour_flows(self.update_spynet, frames[:, :num_local])
         local = self.feat_prop_module(features[:, :num_local], *flows)
         features = torch.cat((local, features[:, num_local:]), dim=1)
         tokens = self.ss(features)
