@@ -184,14 +184,15 @@ def chain(
         runs = chain_once(data, out / str(seed), device, tiny, times, seed, minutes)
         for branch, name, place in runs:
             found.setdefault((branch, name), []).append(stage_row(place))
-    print("| branch | stage | loss, first and last tenth | held-out IoU | IoU > 0.5 | score |")
-    print("|---|---|---|---|---|---|")
+    print("| branch | stage | loss, first and last tenth | by labels | IoU | IoU > 0.5 | score |")
+    print("|---|---|---|---|---|---|---|")
     for (branch, name), rows in found.items():
-        first, last = (mean(row[key] for row in rows) for key in ("first", "last"))
+        both = ("first", "last"), ("first by labels", "last by labels")
+        fallen = [" to ".join(f"{mean(row[k] for row in rows):.3f}" for k in pair) for pair in both]
         shares = (f"held_out_{key}" for key in ("iou", "iou50", "score"))
         means = [mean(row[key] for row in rows) if key in rows[0] else None for key in shares]
         shown = " | ".join("-" if value is None else f"{value:.3f}" for value in means)
-        print(f"| {branch} | {name} | {first:.3f} to {last:.3f} | {shown} |")
+        print(f"| {branch} | {name} | {' | '.join(fallen)} | {shown} |")
     print("\nThe narrow model at the end, mean and deviation over the seeds:\n")
     ends: dict[str, list[dict[str, float]]] = {}
     for branch, folder in (
@@ -282,20 +283,25 @@ def pick(state: dict[str, torch.Tensor], beginnings: list[str]) -> dict[str, tor
 
 
 def stage_row(place: Path) -> dict[str, float]:
-    """Held-out figures of a run, and its mean loss in its first and its last tenth."""
-    figures = json.loads((place / "run.json").read_text())["figures"]
-    first, last = losses(place)
-    return figures | {"first": first, "last": last}
+    """Held-out figures of a run, and its mean losses in its first and its last tenth.
 
-
-def losses(out: Path) -> tuple[float, float]:
-    """Mean loss of the first and of the last tenth of a run."""
+    In all, and as far as labels and not the teacher say what is wanted: where parts are removed, a
+    student begins as its teacher's equal, and only the latter can fall from the first step on.
+    """
     import csv
 
-    with (out / "log.csv").open(newline="") as file:
-        totals = [float(row["total"]) for row in csv.DictReader(file) if row["total"]]
-    tenth = max(1, len(totals) // 10)
-    return mean(totals[:tenth]), mean(totals[-tenth:])
+    with (place / "log.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["total"]]
+    found = json.loads((place / "run.json").read_text())["figures"]
+    counts = json.loads((place / "recipe.json").read_text())["losses"]
+    known = [name for name in ("l1", "ciou", "giou", "score") if rows[0].get(name)]
+    tenth = max(1, len(rows) // 10)
+    for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:])):
+        found[when] = mean(float(row["total"]) for row in part)
+        found[f"{when} by labels"] = mean(
+            sum(counts[name] * float(row[name]) for name in known) for row in part
+        )
+    return found
 
 
 def middle_of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
