@@ -44,13 +44,32 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, st
     return [("stills", str(tmp_path / "stills"))]
 
 
-def test_the_tiny_chain_runs_to_its_end(small, tmp_path: Path, capsys) -> None:
-    distillation.chain(small, tmp_path, "cpu", tiny=True, times=1, seeds=2)
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    """One sequence of a square that moves."""
+    folder = tmp_path / "sequences" / "square"
+    (folder / "img").mkdir(parents=True)
+    boxes = [(20 + 4 * frame, 30, 24, 24) for frame in range(4)]
+    for number, (x, y, w, h) in enumerate(boxes):
+        picture = np.zeros((96, 120, 3), np.uint8)
+        picture[y : y + h, x : x + w] = 200
+        Image.fromarray(picture).save(folder / "img" / f"{number:04d}.jpg")
+    text = "".join(",".join(map(str, box)) + "\n" for box in boxes)
+    (folder / "groundtruth.txt").write_text(text)
+    return folder.parent
+
+
+def test_the_tiny_chain_runs_to_its_end(small, sequences, tmp_path: Path, capsys) -> None:
+    def chain() -> None:
+        distillation.chain(small, tmp_path, "cpu", True, 1, 2, 1.0, sequences, frames=3)
+
+    chain()
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(" | ")[:2] for line in lines if line.startswith(("| taught", "| control"))]
     assert [name for branch, name in rows if branch == "| taught"] == list(distillation.CHAIN)
     assert [name for branch, name in rows if branch == "| control"] == list(distillation.CHAIN[1:])
     assert any("first teacher untrained" in line for line in lines)
+    assert sum(line.startswith("| sequences AUC") for line in lines) == 2
     # Both branches start alike; only what the first teacher knows differs.
     stage = distillation.CHAIN[1]
     taught, control = (
@@ -60,7 +79,7 @@ def test_the_tiny_chain_runs_to_its_end(small, tmp_path: Path, capsys) -> None:
     assert control["teacher"].pop("weights") is None and taught["teacher"].pop("weights")
     assert taught == control
     # What has been done is not done again.
-    distillation.chain(small, tmp_path, "cpu", tiny=True, times=1, seeds=2)
+    chain()
     assert capsys.readouterr().out.splitlines() == lines
 
 
