@@ -11,6 +11,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -203,8 +204,22 @@ def _box(values: Any) -> Box:
     return x0, y0, x1, y1
 
 
-def prompts_of(tracks: Tracks) -> list[ObjectPrompt]:
+def read_names(path: Path) -> dict[int, str]:
+    """What the objects of a file are called, by number, where it says so: our JSON, and COCO."""
+    with suppress(InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        place: Place = path
+        if path.suffix.lower() == ".zip":
+            place = zipfile.Path(path) / "tracks.json"
+        if place.name.lower().endswith(".json"):
+            data = json.loads(place.read_text(encoding="utf-8"))
+            entries = data["categories"] if "categories" in data else data["objects"]
+            return {int(entry["id"]): str(entry["name"]) for entry in entries}
+    return {}
+
+
+def prompts_of(tracks: Tracks, names: Mapping[int, str] | None = None) -> list[ObjectPrompt]:
     """The objects of imported tracks, each with its first box as its prompt."""
+    names = names or {}
     first: dict[int, tuple[int, Box]] = {}
     for frame in sorted(tracks.points):
         for object_id, point in tracks.points[frame].items():
@@ -212,7 +227,11 @@ def prompts_of(tracks: Tracks) -> list[ObjectPrompt]:
                 first.setdefault(object_id, (frame, point.box))
     return [
         ObjectPrompt(
-            id=number, name=f"object {number}", color=object_color(number), frame=frame, box=box
+            id=number,
+            name=names.get(number, "").strip() or f"object {number}",
+            color=object_color(number),
+            frame=frame,
+            box=box,
         )
         for number, (frame, box) in sorted(first.items())
     ]

@@ -273,6 +273,12 @@ class Tracks:
     def at(self, frame: int) -> Mapping[int, TrackPoint]:
         return self.points.get(frame, {})
 
+    def keep(self, object_ids: Iterable[int]) -> None:
+        """Forget all other objects."""
+        wanted = set(object_ids)
+        for frame, points in self.points.items():
+            self.points[frame] = {n: point for n, point in points.items() if n in wanted}
+
 
 def fingerprint(*parts: object) -> str:
     """A short hash of anything that JSON can hold."""

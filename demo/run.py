@@ -23,7 +23,15 @@ import checkpoints
 from demo import __version__
 from demo.exports import WRITERS, Material, write_tracks_csv, write_tracks_json
 from demo.failures import Cancelled, out_of_memory
-from demo.imports import Masks, prompts_of, read_masks, read_tracks, read_tracks_json, tracks_of
+from demo.imports import (
+    Masks,
+    prompts_of,
+    read_masks,
+    read_names,
+    read_tracks,
+    read_tracks_json,
+    tracks_of,
+)
 from demo.pipeline import (
     Frame,
     Mask,
@@ -95,6 +103,7 @@ def run(
     show: Show = lambda index, picture: None,
     models: Models | None = None,
     said: Sequence[str] = (),
+    known: Sequence[ObjectPrompt] = (),
 ) -> Result:
     """Do one video and leave the results in `folder`.
 
@@ -106,6 +115,8 @@ def run(
             before stays and is not done again by the next run.
         show: called for every frame that is followed, cut out or painted, for people who watch.
         models: hand in the same object again to keep loaded models between runs.
+        known: of tracks or masks that are taken, what the objects are called and what happens to
+            each; any others are left out.
         said: notes for the user from an attempt that came before.
 
     Raises:
@@ -122,7 +133,11 @@ def run(
         if tracks is not None:
             if objects:
                 raise InputError("Say what to follow, or give tracks or masks, but not both.")
-            objects = prompts_of(tracks)
+            objects = prompts_of(tracks, read_names(settings.masks or settings.tracks or source))
+            if known:
+                looks = {o.id: {"name": o.name, "color": o.color, "do": o.do} for o in known}
+                objects = [replace(o, **looks[o.id]) for o in objects if o.id in looks]  # type: ignore[arg-type]
+                tracks.keep(looks)
         given: dict[tuple[int, int], Mask] = {}
         for prompt in objects:
             prompt.check(reader.info.size, len(reader), span)

@@ -25,11 +25,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from demo.editing import Document, History, Mark, Thing
+from demo.editing import MAX_NAME, Document, History, Mark, Thing
 from demo.imports import (
     holds_masks,
     prompts_of,
     read_masks,
+    read_names,
     read_tracks,
     read_tracks_json,
     tracks_of,
@@ -45,6 +46,7 @@ from demo.project import (
     Settings,
     Tracks,
     link,
+    object_color,
     read_doubts,
     write_json,
 )
@@ -330,8 +332,11 @@ class Session:
             copy.unlink()
             raise InputError(str(error).replace(str(copy), name).replace(copy.name, name)) from None
         document = Document(start=self.document.start, stop=self.document.stop, imported=copy.name)
-        for prompt in prompts_of(tracks):
-            thing = replace(document.new_thing(), id=prompt.id, name=prompt.name)
+        for prompt in prompts_of(tracks, read_names(copy)):
+            called = " ".join(prompt.name.split())[:MAX_NAME]
+            thing = replace(
+                document.new_thing(), id=prompt.id, name=called, color=object_color(prompt.id)
+            )
             document = document.with_thing(thing.marked(prompt.frame, Mark(box=prompt.box)))
         self._push(document)
         self.seek(min(frame for thing in document.things for frame in thing.marks))
@@ -558,8 +563,7 @@ class Session:
             "undo": self.history.can_undo, "redo": self.history.can_redo,
             "looking": self.looking,
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
-            "stale": self._asked is not None and self._asked[0].prompts(self._marks_folder)
-            != document.prompts(self._marks_folder),
+            "stale": self._asked is not None and self._stale(),
             "note": self._note(index),
             "stamp": next(self._views),  # no two alike, so that the page always notices
         }  # fmt: skip
@@ -603,7 +607,16 @@ class Session:
             return f"{thing.name}: a click here corrects it from this frame on."
         if self.find(index, thing.marks[index]).box is None:
             return "Nothing was found here. Click somewhere else on the object, or drag a box."
+        if self._track(thing.id, index) is not None and not self._stale():
+            return f"{thing.name} has been followed. Where it is not right, click it."
         return f"{thing.name}: add points until the colour fits, then press Run."
+
+    def _stale(self) -> bool:
+        """Whether something has been pointed at since the last run."""
+        folder = self._marks_folder
+        return self._asked is None or self._asked[0].prompts(folder) != self.document.prompts(
+            folder
+        )
 
     # --------------------------------------------------------------------------------------- runs
 
@@ -638,13 +651,16 @@ class Session:
     ) -> None:
         self._asked = document, settings
         objects = document.prompts(self._marks_folder)
+        options: dict[str, Any] = {}
         if document.imported:
             path = self.folder / document.imported
             kind = "masks" if holds_masks(path) else "tracks"
-            objects, settings = [], replace(settings, **{kind: path})  # type: ignore[arg-type]
+            options["known"], objects = objects, []
+            settings = replace(settings, **{kind: path})  # type: ignore[arg-type]
         self.job = jobs.submit(
             self.source, self.folder / "results", objects, settings,
             shelves=self.folder.parent, ended=self._ended, job_id=job_id, budget=self._budget,
+            **options,
         )  # fmt: skip
         self.save()
 

@@ -315,6 +315,7 @@ function drawTimeline() {
   pen.fillRect(x(shown()) - 1, 0, 2, height);
   pen.globalAlpha = 1;
   canvas.setAttribute("aria-valuenow", shown());
+  canvas.setAttribute("aria-valuetext", `Frame ${shown()}; work on ${value.start} to ${value.stop - 1}`);
   canvas.setAttribute("aria-valuemax", value.count - 1);
 }
 

@@ -27,6 +27,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from demo import app, window
 from demo.app import build_page, launch
 from demo.guards import files_only
 from demo.sample import add_tone
@@ -313,6 +314,16 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     upload(page, clips["short"])
     expect(page.locator("#info")).to_contain_text(f"{WIDTH}x{HEIGHT}, {SHORT} frames, 10 fps")
     expect(page.locator("#info")).to_contain_text("with sound")
+
+    # The part that is worked on has ends that can be dragged.
+    line = page.locator("#picture .timeline")
+    left, top, width = (line.bounding_box()[side] for side in ("x", "y", "width"))
+    for fraction, part in ((0.55, "0 to 5"), (1.0, "0 to 9")):
+        page.mouse.move(left + width - 3 if fraction < 1 else left + width * 0.6, top + 4)
+        page.mouse.down()
+        page.mouse.move(left + width * fraction - 1, top + 4, steps=3)
+        page.mouse.up()
+        expect(line).to_have_attribute("aria-valuetext", f"Frame 0; work on {part}")
 
     # Nothing to run yet: a sentence, not a failure.
     page.locator("#run").click()
@@ -680,6 +691,20 @@ def test_a_file_over_the_limit_is_refused(url: str, megabytes: int, code: int) -
 def test_a_url_in_place_of_a_file_is_not_fetched(path: str) -> None:
     with pytest.raises(gr.Error, match="your own computer"):  # before anything is awaited
         files_only(gr.File()).async_move_resource_to_block_cache(path).send(None)
+
+
+def test_without_a_window_of_its_own_the_page_opens_in_the_browser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(app.webbrowser, "open", opened.append)
+    monkeypatch.setitem(sys.modules, "webview", None)
+    assert window.show("http://127.0.0.1:1/") == window.NO_WINDOW
+    for code, own in ((0, True), (window.NO_WINDOW, False), (-6, False)):  # -6: Qt has no screen
+        ended = subprocess.CompletedProcess((), code)
+        monkeypatch.setattr(app.subprocess, "run", lambda *a, ended=ended, **k: ended)
+        assert app.open_window("http://127.0.0.1:1/") is own
+    assert opened == ["http://127.0.0.1:1/"] * 2
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:

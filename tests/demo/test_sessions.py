@@ -28,7 +28,7 @@ from demo.sessions import Session
 from demo.wording import TITLES, describe_estimate
 from demo.workspace import Options, Workspace, private_folder
 from media import InputError
-from media.masks import load_mask
+from media.masks import MaskFolder, load_mask
 from segmenters import Candidate, Embedding, Prompt
 from segmenters.cleanup import mask_box
 from segmenters.everything import FoundObject
@@ -474,6 +474,27 @@ def test_boxes_from_a_file_take_the_place_of_clicks(
     for _ in range(2):
         session.undo()
     assert [t["id"] for t in session.view()["things"]] == [1]
+    # Masks in a zip, as we pack them ourselves: each object keeps its name and has its own fate.
+    for number, index in ((4, 4), (7, 5)):
+        folder = MaskFolder(tmp_path / "made" / "masks" / f"object_{number}")
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[10 * index : 10 * index + 9, 20:40] = True
+        for frame in range(COUNT):
+            folder.write(frame, mask)
+    names = [{"id": 4, "name": "cat"}, {"id": 7, "name": "dog  "}]
+    (tmp_path / "made" / "tracks.json").write_text(json.dumps({"objects": names, "frames": []}))
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "made")
+    session.take_over(Path(packed), "my masks.zip")
+    assert [t["name"] for t in session.view()["things"]] == ["cat", "dog"]
+    session.decide(4, "segment")
+    session.rename(4, "lion")
+    session.delete(7)
+    session.limit(0, 3)
+    assert finished(session.start(workspace.jobs)).state == "done"
+    written = json.loads((session.folder / "results/tracks.json").read_text())
+    assert [(o["id"], o["name"]) for o in written["objects"]] == [(4, "lion")]
+    assert [o["box"] for o in written["frames"][1]["objects"]] == [[20, 40, 40, 49]]
+    assert load_mask(session.folder / "results/masks/00001.png").sum() == 20 * 9
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"^my file\.csv is not a file of tracks"):
         session.take_over(tmp_path / "bad.csv", "my file.csv")
