@@ -292,7 +292,7 @@ class Page:
         job = session.job
         active = job is not None and job.active
         ahead = self.workspace.jobs.ahead_of(job) if job is not None and active else 0
-        left = self.workspace.seconds_left(job) if job is not None and active else None
+        left = self.workspace.seconds_left(session)
         paused = job is not None and job.pause.is_set()
         stopping = job is not None and job.stop.is_set()
         updates: Updates = {

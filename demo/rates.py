@@ -11,10 +11,11 @@ from pathlib import Path
 from demo.project import Task, write_json
 from demo.run import STAGES, STAGES_OF, Result
 
-# Seconds of a stage for a frame, in those in which the segmenter looks at one, until there has been
-# a run; and megabytes of a run's process and bytes for each pixel of a frame. Measured on two cores
-# of an AMD EPYC with the default models, at 854x480 and 1920x1080.
-LOOKS = {"follow": 0.2, "draw boxes": 0.08, "cut out": 1.2, "draw masks": 0.1, "paint away": 2.0}
+# Seconds of a stage for a frame (those that draw: for a million pixels), in those in which the
+# segmenter looks at one, until there has been a run; and megabytes of a run's process and bytes for
+# each pixel of a frame. Measured on two cores of an AMD EPYC with the default models, at 854x480
+# and 1920x1080.
+LOOKS = {"follow": 0.2, "draw boxes": 0.1, "cut out": 1.2, "draw masks": 0.1, "paint away": 2.0}
 MEMORY: dict[Task, tuple[int, int]] = {
     "track": (900, 95), "segment": (1010, 90), "remove": (1010, 90),
 }  # fmt: skip
@@ -58,8 +59,8 @@ class Rates:
         frames = result.frames
         for stage, seconds in result.seconds.items():
             if frames >= 10:  # less is mostly the time that models take to load
-                before = self._seconds.get(stage, seconds / frames)
-                self._seconds[stage] = 0.5 * before + 0.5 * seconds / frames
+                rate = seconds / frames / _amount(stage, result.pixels)
+                self._seconds[stage] = 0.5 * self._seconds.get(stage, rate) + 0.5 * rate
         if self._path is not None:
             with suppress(OSError):
                 write_json(self._path, self._seconds)
@@ -69,17 +70,23 @@ class Rates:
         if seconds > REMEMBERED:
             self._look = min(seconds, self._look or seconds)
 
-    def of(self, stage: str) -> float | None:
-        """Seconds of a stage for a frame; None where there is nothing to go by."""
-        if stage in self._seconds or self._look is None:
-            return self._seconds.get(stage)
-        looks = LOOKS.get(stage)
-        return None if looks is None else looks * self._look
+    def of(self, stage: str, pixels: int) -> float | None:
+        """Seconds of a stage for a frame of so many pixels; None with nothing to go by."""
+        if stage in self._seconds:
+            return self._seconds[stage] * _amount(stage, pixels)
+        if stage not in LOOKS or self._look is None:
+            return None
+        return LOOKS[stage] * self._look * _amount(stage, pixels)
 
-    def seconds(self, task: Task, frames: int) -> float | None:
+    def seconds(self, task: Task, frames: int, pixels: int) -> float | None:
         """Of a whole run."""
-        found = [self.of(stage) for stage in STAGES[: STAGES_OF[task]]]
+        found = [self.of(stage, pixels) for stage in STAGES[: STAGES_OF[task]]]
         return None if None in found else frames * sum(s for s in found if s is not None)
+
+
+def _amount(stage: str, pixels: int) -> float:
+    """What a stage's time grows with: networks see every frame at one size, videos are written."""
+    return pixels / 1e6 if stage.startswith(("draw", "export")) else 1.0
 
 
 def free_memory() -> float | None:

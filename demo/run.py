@@ -81,13 +81,15 @@ STAGES_OF: dict[Task, int] = {"track": 2, "segment": 4, "remove": 5}
 
 @dataclass
 class Result:
-    """What a run made; `seconds` are those of the stages that were not done before."""
+    """What a run made; `seconds` are those of the stages that were not done before, `pixels` those
+    of a frame."""
 
     folder: Path
     outputs: list[Path]
     notes: list[str]
     seconds: dict[str, float]
     frames: int = 0
+    pixels: int = 0
 
 
 def run(
@@ -490,7 +492,8 @@ class _Run:
             },
         )  # fmt: skip
         new = {stage: seconds[stage] for stage in self.fresh}
-        return Result(self.project.folder, self.outputs, list(notes), new, len(self.span))
+        pixels = info.size[0] * info.size[1]
+        return Result(self.project.folder, self.outputs, list(notes), new, len(self.span), pixels)
 
 
 def half_size(settings: Settings, size: tuple[int, int]) -> int | None:

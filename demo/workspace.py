@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from checkpoints import CheckpointError
-from demo.jobs import Job, Jobs
+from demo.jobs import Jobs
 from demo.pipeline import Models
 from demo.project import Settings, link
 from demo.rates import MEMORY, Estimate, Rates, free_memory
@@ -219,16 +219,24 @@ class Workspace:
         megabytes, a_pixel = MEMORY[task]
         height, width = session.info.size
         memory = megabytes * 2.0**20 + a_pixel * height * width
-        return Estimate(frames, self._rates.seconds(task, frames), memory, free_memory())
+        seconds = self._rates.seconds(task, frames, height * width)
+        return Estimate(frames, seconds, memory, free_memory())
 
-    def seconds_left(self, job: Job) -> float | None:
-        """Until a running job is done; None before there is something to go by."""
+    def seconds_left(self, session: Session) -> float | None:
+        """Until its run is done; None before there is something to go by."""
+        job = session.job
+        if job is None or not job.active:
+            return None
         progress = job.progress
         left = progress.seconds_left
         stages = [*STAGES[: STAGES_OF[job.task]], *(f"export {name}" for name in job.exports)]
         if left is None or progress.stage not in stages:
             return None
-        later = [self._rates.of(stage) for stage in stages[stages.index(progress.stage) + 1 :]]
+        height, width = session.info.size
+        later = [
+            self._rates.of(stage, height * width)
+            for stage in stages[stages.index(progress.stage) + 1 :]
+        ]
         return left + progress.total * sum(seconds or 0.0 for seconds in later)
 
     def sweep(self) -> None:

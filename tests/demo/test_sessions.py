@@ -435,24 +435,27 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
 
 def test_what_a_run_will_take_is_said_before_there_has_been_one() -> None:
     rates = Rates()
-    assert rates.seconds("segment", 100) is None
+    assert rates.seconds("segment", 100, 10**6) is None
     rates.learn_look(0.5)
     rates.learn_look(0.001)  # remembered, not looked at
-    first = rates.seconds("segment", 100)
+    first = rates.seconds("segment", 100, 10**6)
     assert first is not None and 30 < first < 300
     seconds = {stage: 1.0 for stage in runs.STAGES[:4]}
-    rates.learn(runs.Result(Path(), [], [], seconds, frames=100))
-    assert rates.seconds("segment", 100) == pytest.approx(4.0)
+    rates.learn(runs.Result(Path(), [], [], seconds, frames=100, pixels=10**6))
+    assert rates.seconds("segment", 100, 10**6) == pytest.approx(4.0)
+    assert rates.seconds("segment", 100, 4 * 10**6) == pytest.approx(10.0)  # two write videos
     text = describe_estimate(Estimate(100, 4.0, memory=3 * 2**30, free=2 * 2**30))
     assert "100 frames" in text and "3.0 GB" in text and "Only 2.0 GB are free" in text
     assert "Only" not in describe_estimate(Estimate(100, None, memory=2**30, free=2 * 2**30))
 
 
-def test_the_time_left_counts_the_steps_to_come(workspace: Workspace) -> None:
-    workspace._rates.learn(runs.Result(Path(), [], [], {"draw masks": 50.0}, frames=100))
-    job = Job("cpu", "segment", progress=Progress("cut out", 11, 100, seconds=10.0))
-    assert workspace.seconds_left(job) == pytest.approx(89 + 50)
-    assert workspace.seconds_left(Job("cpu", "segment")) is None
+def test_the_time_left_counts_the_steps_to_come(workspace: Workspace, session: Session) -> None:
+    made = runs.Result(Path(), [], [], {"draw masks": 50.0}, frames=100, pixels=WIDTH * HEIGHT)
+    workspace._rates.learn(made)
+    assert workspace.seconds_left(session) is None
+    progress = Progress("cut out", 11, 100, seconds=10.0)
+    session.job = Job("cpu", "segment", state="running", progress=progress)
+    assert workspace.seconds_left(session) == pytest.approx(89 + 50)
 
 
 def test_boxes_from_a_file_take_the_place_of_clicks(
