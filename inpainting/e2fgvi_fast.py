@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar, cast
@@ -253,8 +253,9 @@ def _unique_near(
     rows: int, columns: int, band: int, rank: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The tokens near a window, each once, and the logarithm of how often upstream lists it."""
-    near, counts = near_tokens((rows, columns), device)[band, rank].unique(return_counts=True)
-    return near, counts.float().log()
+    listed = near_tokens((rows, columns), torch.device("cpu"))[band, rank]
+    near, counts = listed.unique(return_counts=True)
+    return near.to(device), counts.float().log().to(device)
 
 
 def _alignments(network: E2FGVI) -> None:
@@ -473,7 +474,7 @@ class FastE2FGVI:
         Returns:
             For each of `boxes` float32 (3, h, w) of that part, in [-1, 1].
         """
-        with self._multiplying():
+        with self._multiplying(self._precision):
             entries = [self._entry(index, picture) for index in local]
             size = entries[0][0].shape[-2:]
             none = torch.zeros(0, 2, *size, device=self._device)
@@ -492,9 +493,11 @@ class FastE2FGVI:
         self._derived.shrink(2 * len(local) + len(references))
         return painted
 
-    def _multiplying(self) -> AbstractContextManager[None]:
-        kind = self._device.type
-        return torch.autocast(kind, dtype=self._precision, enabled=self._precision != torch.float32)
+    def _multiplying(self, precision: torch.dtype) -> AbstractContextManager[None]:
+        if self._precision == torch.float32:
+            return nullcontext()
+        kind, lower = self._device.type, precision != torch.float32
+        return torch.autocast(kind, dtype=self._precision, enabled=lower)
 
     def _entry(self, index: int, picture: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
         """Features (c, h/4, w/4) of a frame, and the frame at their size for the flow."""
@@ -519,7 +522,7 @@ class FastE2FGVI:
         images = [self._entry(index, picture)[1] for index in (first, second)]
 
         def make() -> Tensor:
-            with torch.autocast(self._device.type, enabled=False):
+            with self._multiplying(torch.float32):
                 return self._network.update_spynet(*images)[0]
 
         return self._derived.get((first, second), make)

@@ -6,7 +6,6 @@ own noise is up to 1.8e-5 against float64; the weights are those of `fanin_state
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +21,8 @@ from inpainting.e2fgvi import E2FGVI, load_weights
 from inpainting.published import PublishedInpainter, select_windows
 from inpainting.spynet import warp
 from media import InputError
-from tests.golden.formula import formula_input, formula_tensor
-from tests.inpainting.conftest import moving_hole
+from tests.golden.formula import formula_input
+from tests.inpainting.conftest import fanin_state, moving_hole
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "e2fgvi"
 TOLERANCE = 1e-4
@@ -47,33 +46,6 @@ def compare(
     )
     mean = values.astype(np.float64).mean()
     assert mean == pytest.approx(float(numbers[f"{entry}.mean"]), abs=allowed), entry
-
-
-# ---------------------------------------------------------------------------- weights by formula
-
-
-@functools.cache
-def _formula(name: str, shape: tuple[int, ...], scale: float) -> Tensor:
-    norm = "norm" in name and name.endswith("weight")
-    return torch.from_numpy(formula_tensor(name, shape, scale, is_norm_weight=norm))
-
-
-def _fanin(name: str, shape: tuple[int, ...]) -> float:
-    """The golden run's scale: by fan-in for weights, so that the values keep their size."""
-    if not name.endswith(".weight") or len(shape) < 2:
-        return 0.02
-    gain = 1.35 if "basic_module" in name else 0.5 if name.startswith("decoder.") else 1.4
-    return gain / float(np.sqrt(np.prod(shape[1:])))
-
-
-def fanin_state(name: str, scale: float | None = None) -> dict[str, Tensor]:
-    """A state dict by formula, every scale by the rule above or the same; constants stay."""
-    state = build_network(name).state_dict()
-    for key, value in state.items():
-        if value.is_floating_point() and key not in ("update_spynet.mean", "update_spynet.std"):
-            shape = tuple(value.shape)
-            state[key] = _formula(key, shape, scale or _fanin(key, shape))
-    return state
 
 
 @pytest.fixture(scope="module")
