@@ -112,7 +112,11 @@ class Models:
             return self._segmenters[name]
 
     def inpainter(self, resolution: int | None = None) -> Inpainter:
-        """The one of the settings; `resolution` as in `Settings`."""
+        """The one of the settings; `resolution` as in `Settings`.
+
+        Raises:
+            InputError: it cannot do what the settings ask for.
+        """
         settings = self.settings
         options: dict[str, Any] = {}
         if settings.shadow:
@@ -121,9 +125,17 @@ class Models:
             options["shadow"] = True
         if resolution is not None:
             options["resolution"] = resolution
-        return build_inpainter(
-            settings.inpainter, device=settings.device, dilate=settings.dilate, **options
-        )
+        try:
+            return build_inpainter(
+                settings.inpainter, device=settings.device, dilate=settings.dilate, **options
+            )
+        except TypeError as error:
+            if resolution is None or "resolution" not in str(error):
+                raise
+            raise InputError(
+                f"{settings.inpainter} chooses the size it paints at by itself; leave the size, or "
+                "choose another inpainter."
+            ) from error
 
 
 # ---------------------------------------------------------------------------- pass 1: boxes, masks
