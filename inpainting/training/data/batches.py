@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from checkpoints.training.streaming import stream
-from inpainting.training.data.clips import Clip, Split, choose, find_clips, picture_folders
+from inpainting.training.data.clips import Clip, Split, choose, find_clips, find_masks
 from inpainting.training.data.config import DataConfig
 from inpainting.training.data.holes import draw_holes
 from media import InputError
@@ -190,7 +189,7 @@ class Batches:
             raise InputError(f"A batch of {batch_size} cannot be shared by {world} processes.")
         clips = find_clips(config.clips, least=config.frames)
         self.clips = clips if split is None else choose(clips, split)
-        objects = [mask for folder in config.objects for mask in _masks(Path(folder))]
+        objects = find_masks(config.objects)
         self.skipped: Counter[str] = Counter()
         self._config, self._start, self._device = config, start_step, torch.device(device)
         share = batch_size // world
@@ -213,10 +212,3 @@ class Batches:
             holes = prepared.holes.to(self._device, non_blocking=True)
             truth = frames.permute(0, 1, 4, 2, 3).float() / 255 * 2 - 1
             yield Batch(truth, holes[:, :, None].float(), self._config.local)
-
-
-def _masks(folder: Path) -> list[Clip]:
-    found = picture_folders(folder)
-    if not found:
-        raise InputError(f"{folder} holds no masks; name a folder of folders of mask pictures.")
-    return found

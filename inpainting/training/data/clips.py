@@ -16,7 +16,7 @@ from media import InputError
 Split = Literal["train", "val"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_NO_FRAMES = ("annotations", "masks", "mask")  # folders beside the frames, in data sets and ours
+_MASKS = ("annotations", "masks", "mask")  # names of folders beside the frames
 _HELD_OUT = 20  # one clip in so many is for validation
 
 
@@ -66,7 +66,7 @@ def find_clips(folders: Iterable[str | Path], *, least: int) -> list[Clip]:
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}; name one that holds clips.")
         packed = any(folder.glob("*.jsonl"))
-        found = _packed(folder) if packed else picture_folders(folder, without=_NO_FRAMES)
+        found = _packed(folder) if packed else picture_folders(folder, without=_MASKS)
         usable = [clip for clip in found if len(clip.frames) >= least]
         if not usable:
             raise InputError(
@@ -104,6 +104,22 @@ def picture_folders(folder: Path, *, without: Sequence[str] = ()) -> list[Clip]:
             name = str(Path(place).relative_to(folder.parent))
             clips.append(Clip(name, name, [Path(place) / picture for picture in pictures]))
     return sorted(clips, key=lambda clip: clip.name)
+
+
+def find_masks(folders: Iterable[str | Path]) -> list[Clip]:
+    """All sequences of masks: folders of pictures, those called Annotations or masks if any are.
+
+    Raises:
+        InputError: a folder holds no pictures.
+    """
+    masks: list[Clip] = []
+    for folder in map(Path, folders):
+        found = picture_folders(folder)
+        if not found:
+            raise InputError(f"{folder} holds no masks; name a folder of folders of mask pictures.")
+        named = [clip for clip in found if {*Path(clip.name.lower()).parts} & {*_MASKS}]
+        masks += named or found
+    return masks
 
 
 def choose(clips: Sequence[Clip], split: Split) -> list[Clip]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from checkpoints.training.shards import ShardWriter
-from inpainting.training.data.clips import Clip, choose, find_clips
+from inpainting.training.data.clips import Clip, choose, find_clips, find_masks
 from media import InputError
 
 
@@ -80,3 +80,14 @@ def test_what_is_gone_is_named(clips: Path) -> None:
     clip = Clip("x", "x", [clips / "gone.jpg"])
     with pytest.raises(InputError, match=r"gone.jpg cannot be read: No such file"):
         clip.encoded(0)
+
+
+def test_masks_are_told_from_the_frames_beside_them(tmp_path: Path) -> None:
+    for name in ("JPEGImages/a", "Annotations/a", "Annotations/b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "0.png").write_bytes(b"")
+    found = find_masks([tmp_path / "set"])
+    assert [clip.name for clip in found] == ["set/Annotations/a", "set/Annotations/b"]
+    assert len(find_masks([tmp_path / "set" / "Annotations", tmp_path / "set"])) == 4
+    with pytest.raises(InputError, match="holds no masks"):
+        find_masks([tmp_path / "none"])
