@@ -5,10 +5,11 @@
         --evaluate DIR
 
 `chain` trains the reduced family from end to end: teacher, dense to sparse, twelve blocks to eight,
-eight to four with narrow MLPs, score. It does so again from dense to sparse on with a first teacher
-of random weights, all else being equal, and trains the narrow model a third way, cut off at once in
-place of faded out. `--scale tiny` is the same chain at a size for a CPU: four blocks, three, two,
-and the first teacher starts from the blocks of the bundled MixFormerV2-S.
+eight to four with narrow MLPs, score. It does so again from dense to sparse on with the lessons of
+a first teacher of random weights (control), and a third time with its random blocks for a start as
+well (untrained); and it trains the narrow model cut off at once in place of faded out. With
+`--scale tiny` it is the same chain at a size for a CPU: four blocks, three, two, and the first
+teacher starts from the blocks of the bundled MixFormerV2-S.
 
 `figure` takes the bundled MixFormerV2-S for a teacher and two of its four blocks for a student,
 which is trained with and without the teacher's edges and features: as many steps, three seeds each.
@@ -198,6 +199,7 @@ def chain(
     for branch, folder in (
         ("taught", Path("taught", CHAIN[5])),
         ("control", Path("control", CHAIN[5])),
+        ("untrained", Path("untrained", CHAIN[5])),
         ("at once", Path("at_once")),
     ):
         for seed, row in enumerate(found[branch, CHAIN[5]], 42):
@@ -208,9 +210,9 @@ def chain(
                 table = track(place, CHAIN[5], settings, data, device, evaluate, frames)
                 end |= {f"sequences {key}": value for key, value in table["mean"].items()}
             ends.setdefault(branch, []).append(end)
-    compare(ends["control"], ends["taught"], "first teacher untrained", "first teacher trained")
-    print()
-    compare(ends["at once"], ends["taught"], "cut off at once", "faded out")
+    for branch in ("untrained", "control", "at once"):
+        compare(ends[branch], ends["taught"], branch, "taught")
+        print()
 
 
 def chain_once(
@@ -226,20 +228,20 @@ def chain_once(
     done = []
     # Of a few minutes, compiling would take more than it saves.
     hurry = {} if minutes is None else {"engine.compile": False}
-    for branch in ("taught", "control"):
+    for branch in ("taught", "control", "untrained"):
         before = out / "taught" / CHAIN[0]
         for stage, name in enumerate(CHAIN, 1):
             settings = settings_of(stage, tiny, times, seed)
-            if stage == 1:
-                if branch == "control":
-                    continue  # students start alike; the first teacher's weights are random
-                place = before
-            else:
-                place = out / branch / name
+            if stage in (1, 7) and branch != "taught":
+                continue
+            place = out / branch / name
+            if stage > 1:
                 settings["init.weights"] = weights(before)
             if stage == 2:
                 if tiny:
                     settings["init.weights"] = str(with_bundled_tokens(before, out))
+                if branch == "untrained":
+                    settings["init.weights"] = None
                 settings["teacher.weights"] = weights(before) if branch == "taught" else None
             elif 2 < stage < 7:
                 # The teacher is what stage 2a, 2b, ... started from, before anything was removed.
