@@ -311,13 +311,16 @@ class Page:
         job = session.job
         if job is None or not job.files:
             return {self.results: gr.Column(visible=False)}
+        begin, trimmed = session.part
         return {
             self.results: gr.Column(visible=True),
             self.screen: {
                 "session": session.id,
                 "files": [file.name for file in job.files],
                 "version": job.id,
-                "offset": session.offset,
+                "comparable": session.playable,
+                "begin": begin,
+                "trimmed": trimmed,
                 "width": session.info.size[1],
                 "height": session.info.size[0],
                 "fps": float(session.info.fps),

@@ -538,13 +538,17 @@ class Session:
         return {"things": things}
 
     @property
-    def offset(self) -> float | None:
-        """Seconds of the source at which the results begin; None if a browser cannot play it."""
-        playable = self.info.codec in ("h264", "vp8", "vp9", "av1") and not self.info.rotation
-        if not playable or self.source.suffix not in (".mp4", ".m4v", ".mov", ".webm"):
-            return None
-        settings = self._asked[1] if self._asked is not None else None
-        return float(self._times[settings.start or 0]) if settings and settings.trim else 0.0
+    def playable(self) -> bool:
+        """Whether a browser can play the source, beside a result."""
+        coded = self.info.codec in ("h264", "vp8", "vp9", "av1") and not self.info.rotation
+        return coded and self.source.suffix in (".mp4", ".m4v", ".mov", ".webm")
+
+    @property
+    def part(self) -> tuple[float, bool]:
+        """Of the last run: where its part begins, in seconds of the source, and whether the videos
+        begin there, too."""
+        settings = self._asked[1] if self._asked is not None else Settings()
+        return float(self._times[settings.start or 0]), settings.trim
 
     def view(self) -> dict[str, Any]:
         """What the editor on the page shows."""

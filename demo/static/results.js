@@ -16,21 +16,24 @@ const link = (name) => `media/${props.value.session}/result/${name}`;
 
 const plays = (name) => find(".after").canPlayType(name.endsWith(".webm") ? 'video/webm; codecs="vp9"' : 'video/mp4; codecs="avc1.640028"') !== "";
 
+/** Whether a video shows the chosen part only; those of what was cut out always do. */
+const trimmed = (name) => props.value.trimmed || /^(cutout|matte)/.test(name);
+
 let which = null;
 let how = "alone";
 
 function show() {
   const [before, after] = [find(".before"), find(".after")];
   const base = new URL(`${link(which)}?v=${props.value.version}`, document.baseURI).href;
-  if (after.src !== base) {
-    after.src = base;
+  if (after.src.split("#")[0] !== base) {
+    after.src = trimmed(which) || !props.value.begin ? base : `${base}#t=${props.value.begin}`;
     after.id = which.replace(".", "_");
   }
   find(".screen").hidden = !plays(which); // some windows have no H.264
   find(".player").hidden = !plays(which);
   find(".unplayable").hidden = plays(which);
   find(".screen").style.setProperty("--ratio", props.value.width / props.value.height);
-  const comparable = props.value.offset !== null; // or the browser cannot play the source
+  const comparable = props.value.comparable; // or the browser cannot play the source
   if (!comparable) how = "alone";
   find(".how").hidden = !comparable;
   const source = new URL(`media/${props.value.session}/source`, document.baseURI).href;
@@ -52,7 +55,7 @@ function wipe() {
 function keepInStep() {
   const [before, after] = [find(".before"), find(".after")];
   if (how === "alone") return before.pause();
-  const wanted = after.currentTime + props.value.offset; // a trimmed result has a clock of its own
+  const wanted = after.currentTime + (trimmed(which) ? props.value.begin : 0); // its clock begins there
   if (Math.abs(before.currentTime - wanted) > 0.08) before.currentTime = wanted;
   after.paused ? before.pause() : before.play().catch(() => {});
 }
