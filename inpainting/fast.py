@@ -21,7 +21,7 @@ from inpainting.e2fgvi import E2FGVI, PAD_TO
 from inpainting.e2fgvi_fast import FastE2FGVI
 from inpainting.published import Window, check_options, check_visible
 from inpainting.scout import REACH, Scout
-from inpainting.view import Box, View, bounding_box, union, view_of
+from inpainting.view import Box, View, around, bounding_box, union, view_of
 from media import InputError
 from media.device import multiplies_bfloat16
 
@@ -48,8 +48,8 @@ class FastInpainter:
     `precision` "float32" and a given `dilate`.
 
     A view is shared by windows in a row, at most eight, as long as the holes do not move so far
-    that a common view would cost much more, or would have to be scaled down much more, than one for
-    each half of them: then it is one for each half. So what was computed for a frame can be used
+    that a common view would cost much more, or would have to be scaled down much more, than one of
+    half of them: then each half gets its own. So what was computed for a frame can be used
     again by the next window nearly always, and fast objects are not seen from afar. It depends on
     the clip alone, not on where in it the painting starts.
     """
@@ -161,14 +161,15 @@ class FastInpainter:
         whole, *parts = (self._view(some, scout) for some in (windows, *halves))
         costs = [view.outer[0] * view.outer[1] for view in (whole, *parts)]
         scales = [min(view.scale) for view in (whole, *parts)]
-        if costs[0] <= 1.3 * max(costs[1:]) and scales[0] >= 0.8 * min(scales[1:]):
+        if costs[0] <= 1.3 * max(costs[1:]) and scales[0] >= 0.8 * max(scales[1:]):
             return [windows]
         return [some for half in halves for some in self._share(half, scout)]
 
     def _view(self, windows: Sequence[Window], scout: Scout) -> View:
-        boxes = [scout.sights[i].box for window in windows for i in window.local]
+        holes = (scout.sights[i].box for window in windows for i in window.local)
+        wanted = [around(hole, scout.size) for hole in holes if hole]
         return view_of(
-            union([box for box in boxes if box]) if self._crop else None, scout.size,
+            union(wanted) if self._crop else None, scout.size,
             longest=self._longest, pad_to=PAD_TO, fixed=self._network.size,
         )  # fmt: skip
 

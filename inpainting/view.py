@@ -119,28 +119,27 @@ class View:
         )  # fmt: skip
 
 
-def view_of(
-    holes: Box | None, frame: Size, *, longest: int | None, pad_to: Size, fixed: Size | None
-) -> View:
-    """The view of the holes and what is round them.
+def around(hole: Box, frame: Size) -> Box:
+    """A hole with half its size, at least 64 pixels, on each side, as far as the frame goes."""
+    height, width = hole.size
+    return hole.grown((max(CONTEXT, height // 2), max(CONTEXT, width // 2)), frame)
 
-    Round them lie at least 64 pixels and half their size on each side; then as much more as makes
-    the network's size full, as far as the frame goes.
+
+def view_of(
+    wanted: Box | None, frame: Size, *, longest: int | None, pad_to: Size, fixed: Size | None
+) -> View:
+    """A view of a part of the frame, and of as much more as makes the network's size full.
 
     Args:
-        holes: box that holds them; None = see the whole frame.
+        wanted: the part; None = the whole frame.
         frame: its size.
         longest: pixels the longer side may have for the network, before it is padded; None = any.
         pad_to: the network's sizes are multiples of this.
         fixed: the only size of a network that has just one.
     """
-    if holes is None and fixed:  # the one case in which pictures are stretched: as published
+    if wanted is None and fixed:  # the one case in which pictures are stretched: as published
         return View(Box(0, 0, *frame), fixed, fixed)
-    if holes is None:
-        wanted = Box(0, 0, *frame)
-    else:
-        height, width = holes.size
-        wanted = holes.grown((max(CONTEXT, height // 2), max(CONTEXT, width // 2)), frame)
+    wanted = wanted or Box(0, 0, *frame)
     scale = min(1.0, longest / max(wanted.size)) if longest else 1.0
     if fixed:
         scale = min(1.0, *(f / w for f, w in zip(fixed, wanted.size, strict=True)))

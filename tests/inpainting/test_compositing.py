@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inpainting.compositing import diffuse, dilation_for, feather, grow
+from inpainting.compositing import diffuse, dilation_for, feather, grow, meet
+from tests.inpainting.conftest import texture
 
 
 def box(size: tuple[int, int], y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
@@ -61,3 +62,16 @@ def test_diffuse_stays_within_what_is_known() -> None:
     assert filled.min() >= values[known].min() - 1e-4
     assert filled.max() <= values[known].max() + 1e-4
     assert (diffuse(values, np.zeros((37, 53), bool)) == 0).all()
+
+
+def test_meet_takes_over_the_light_of_the_picture_but_not_of_other_things() -> None:
+    image = texture(60, 80).clip(40, 200)
+    hole = np.zeros((60, 80), bool)
+    hole[20:40, 25:50] = True
+    fill = image - 12
+    fill[:, 60:] = 0  # there the picture shows something that the fill knows nothing of
+    found = meet(image, fill, hole)
+    assert np.abs(found - image)[hole].max() < 1
+    np.testing.assert_array_equal(meet(image, image, hole), image)
+    everything = np.ones((60, 80), bool)
+    np.testing.assert_array_equal(meet(image, fill, everything), fill)
