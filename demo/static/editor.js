@@ -403,7 +403,7 @@ const paints = () => tool === "brush" || tool === "eraser";
 
 function choose(next) {
   tool = next;
-  all("[data-tool]").forEach((b) => b.setAttribute("aria-checked", b.dataset.tool === tool));
+  all("button[data-tool]").forEach((b) => b.setAttribute("aria-checked", b.dataset.tool === tool));
   find(".radius").hidden = !paints();
   // With a finger, a drag scrolls the page unless it draws something.
   find(".stage").style.touchAction = paints() || tool === "box" ? "none" : "pan-y";
