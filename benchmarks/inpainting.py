@@ -227,6 +227,7 @@ def memory(*, out: Path, only: str | None = None) -> int:
     """
     kinds = {
         "e2fgvi_hq": ("fast, as it comes, float32", "216x120", 50),
+        "e2fgvi_hq_small": ("fast, as it comes, float32", "216x120", 100),
         "propagation": ("propagation", "432x240", 50),
     }
     if only is None:

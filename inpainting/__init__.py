@@ -11,8 +11,10 @@ from inpainting.base import (
     list_inpainters,
     register,
 )
+from inpainting.forecast import Estimate, estimate
 
 __all__ = [
+    "Estimate",
     "Frame",
     "FrameSource",
     "Inpainter",
@@ -20,6 +22,7 @@ __all__ = [
     "MaskSource",
     "build_inpainter",
     "build_network",
+    "estimate",
     "list_inpainters",
     "register",
 ]

@@ -166,7 +166,8 @@ def build_inpainter(
             in the checkpoints folder.
         dilate: pixels by which every mask is grown first, so that it covers the object's soft
             edge; None = by the inpainter's own rule.
-        options: what the inpainter itself understands.
+        options: what the inpainter itself understands. All know `resolution`, the pixels of the
+            longer side of what their networks work at; None = by their own rule.
 
     Raises:
         InputError: No inpainter has that name.

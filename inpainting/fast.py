@@ -148,6 +148,10 @@ class FastInpainter:
                         wanted = [i for i in window.local if i in span and scout.sights[i].box]
                         if wanted:
                             self._paint(painter, window, wanted, some, scout)
+            through = min(centre + block - self._stride, span.stop)  # no later window reaches them
+            for index in range(done, through):
+                yield painter.finish(index, frames)
+            done = max(done, through)
             scout.forget(centre + block - self._stride - REACH)
         for index in range(done, span.stop):
             yield painter.finish(index, frames)

@@ -328,3 +328,24 @@ def test_a_sharp_mixture_takes_sides_and_an_expected_one_does_not() -> None:
     evidence.found[:] = False
     for sharp in (True, False):
         assert mix(evidence, sharp=sharp)[0, 0] == 100
+
+
+@pytest.mark.parametrize(("asked", "longer"), [(None, 300), (60, 60), (1000, 300)])
+def test_the_flow_is_as_large_as_asked_for(asked: int | None, longer: int) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(Still):
+        def forward(
+            self, reference: torch.Tensor, support: torch.Tensor, *, levels: int = 6
+        ) -> torch.Tensor:
+            seen.append(tuple(reference.shape[2:]))
+            return super().forward(reference, support)
+
+    clip = moving_hole(3, (100, 300))
+    for hole in clip.holes:
+        hole[30:60, 20:280] = True
+    inpainter = PropagationInpainter(Watched(), dilate=0, resolution=asked)
+    list(inpainter.inpaint(clip, clip.holes))
+    assert seen and {max(size) for size in seen} == {longer}
+    with pytest.raises(InputError, match="resolution is 0"):
+        PropagationInpainter(Watched(), resolution=0)
