@@ -14,6 +14,7 @@ class HoleConfig:
     Attributes:
         still: share of samples whose hole stays where it is.
         speed: smallest and largest speed at the start, in pixels per frame at a height of 240.
+        acceleration: deviation of the change of the speed from frame to frame, in the same unit.
         sides: smallest and largest share of the frame's height, and of its width, that a shape is
             stretched to.
         objects: share of holes with the shape of objects, if there are folders of such masks.
@@ -21,6 +22,7 @@ class HoleConfig:
 
     still: float = 0.5
     speed: tuple[float, float] = (1.0, 3.0)
+    acceleration: float = 1.5
     sides: tuple[float, float] = (1 / 3, 1.0)
     objects: float = 0.5
 

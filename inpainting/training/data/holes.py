@@ -1,7 +1,7 @@
 """Holes that move through a clip: free forms, and the shapes of objects.
 
 The free forms and their motion are those E2FGVI is trained with (MCG-NKU/E2FGVI @ 709cbe3, there
-drawn with matplotlib).
+drawn with matplotlib), but that places are rounded in the end and not in every frame.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def walk(
         if ((place < 0) | (place > most)).any():  # at the border it turns
             place = np.clip(place, 0, most)
             speed, angle = abs(rng.normal(0, 1.5)), rng.uniform(0, 2 * np.pi)
-        speed += rng.normal(0, 1.5) * 0.5
+        speed += rng.normal(0, config.acceleration)
         angle += rng.normal(0, 0.25)
     return np.round(places).astype(int)
 
