@@ -152,7 +152,8 @@ class FastInpainter:
             for index in range(done, through):
                 yield painter.finish(index, frames)
             done = max(done, through)
-            scout.forget(centre + block - self._stride - REACH)
+            if self._num_ref != -1:
+                scout.forget(centre + block - self._stride - REACH)
         for index in range(done, span.stop):
             yield painter.finish(index, frames)
 
@@ -188,7 +189,7 @@ class FastInpainter:
                 painter.paint(window, wanted, view)
                 return
             except torch.OutOfMemoryError as error:
-                self._network.forget()
+                self._network.forget()  # its tensors first of all
                 longest = max(view.inner) // 2
                 if self._network.size or longest < LEAST:
                     raise InputError(

@@ -149,6 +149,22 @@ def test_memory_does_not_grow_with_the_clip(small: E2FGVI) -> None:
     assert kept[390][1] <= 11
 
 
+def test_all_references_of_a_long_clip_on_request(small: E2FGVI) -> None:
+    clip = moving_hole(160, (60, 108))
+    for index, hole in enumerate(clip.holes):
+        hole &= index == 155
+    inpainter = build(small, num_ref=-1, step=50)
+    asked: list[tuple[int, ...]] = []
+
+    def paint(picture, local, references, boxes):  # type: ignore[no-untyped-def]
+        asked.append(references)
+        return {i: torch.zeros(3, *box.size) for i, box in boxes.items()}
+
+    inpainter._network.paint = paint  # type: ignore[method-assign]
+    assert len(list(inpainter.inpaint(clip, clip.holes))) == 160
+    assert set(asked) <= {(0, 50, 100), (0, 50, 100, 150)} and asked
+
+
 def test_where_memory_is_short_the_size_is_halved_and_that_is_said(
     small: E2FGVI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
