@@ -123,19 +123,10 @@ class Models:
             if settings.inpainter != "propagation":
                 raise InputError("Only propagation finds shadows; choose it, or leave shadows.")
             options["shadow"] = True
-        if resolution is not None:
-            options["resolution"] = resolution
-        try:
-            return build_inpainter(
-                settings.inpainter, device=settings.device, dilate=settings.dilate, **options
-            )
-        except TypeError as error:
-            if resolution is None or "resolution" not in str(error):
-                raise
-            raise InputError(
-                f"{settings.inpainter} chooses the size it paints at by itself; leave the size, or "
-                "choose another inpainter."
-            ) from error
+        return build_inpainter(
+            settings.inpainter, device=settings.device, dilate=settings.dilate,
+            resolution=resolution, **options,
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------- pass 1: boxes, masks

@@ -426,8 +426,8 @@ class _Run:
         folders = self._masks()
         masks = MaskUnion(folders[o.id] for o in self.painted)
         settings, done = self.settings, False
-        inpainter = self.models.inpainter(settings.resolution)
         while not done:
+            inpainter = self.models.inpainter(settings.resolution)
             self._weights_of("inpainter", inpainter)
             try:
                 self._write("removed.mp4", self._painted(masks, inpainter), "paint away")
@@ -437,10 +437,6 @@ class _Run:
                 if smaller is None or not out_of_memory(error):
                     raise
                 settings = replace(settings, resolution=smaller)
-                try:
-                    inpainter = self.models.inpainter(smaller)
-                except InputError:  # it has but one size
-                    raise error from None
                 self.notes = [painted_smaller(smaller)]
         self.notes += inpainter.notes
 

@@ -53,6 +53,7 @@ from demo.project import (
 from demo.rates import Rates
 from demo.run import Result
 from media import InputError
+from media.device import resolve_device
 from media.masks import MaskFolder, load_mask, save_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Embedding, Segmenter
@@ -263,6 +264,7 @@ class Session:
             changes["exports"] = tuple(changes["exports"])
         settings = replace(self.settings, **changes)
         choose_models(settings)
+        resolve_device(settings.device)
         if settings.segmenter != self.settings.segmenter:
             self._models.segmenter(settings.segmenter)
             with self._looking:
@@ -671,7 +673,8 @@ class Session:
     def _ended(self) -> None:
         self.save()
         if self.job is not None and self.job.result is not None:
-            self._rates.learn(self.job.result)
+            settings = self._asked[1] if self._asked is not None else self.settings
+            self._rates.learn(self.job.result, choose_models(settings))
 
     def save(self) -> None:
         """Write down what a server that is started later has to know."""

@@ -25,14 +25,15 @@ from filelock import FileLock, Timeout
 
 from checkpoints import CheckpointError
 from demo.jobs import Jobs
-from demo.pipeline import Models
+from demo.pipeline import Models, choose_models
 from demo.project import Settings, link
-from demo.rates import MEMORY, Estimate, Rates, free_memory
+from demo.rates import Estimate, Rates
 from demo.run import STAGES, STAGES_OF
 from demo.sessions import RECORD, Session
 from media import InputError
 from media.video import Budget
 
+MAX_AWAKE = 32  # sessions that have frames and a decoder at hand, about 13 MB each
 SEEN = "embeddings"  # what the segmenter has seen of frames, below the root folder
 
 logger = logging.getLogger(__name__)
@@ -181,6 +182,8 @@ class Workspace:
             raise
         self._sessions[session.id] = session
         session.save()
+        for other in sorted(self._sessions.values(), key=lambda s: s.used)[:-MAX_AWAKE]:
+            other.rest()
         return session
 
     def find(self, session_id: str | None) -> Session | None:
@@ -205,22 +208,14 @@ class Workspace:
             session.touch()
         return session
 
-    def leave(self, session: Session) -> None:
-        """Its page shows another video now; it stays, and its run goes on, until swept away."""
-        session.rest()
-
     def estimate(self, session: Session) -> Estimate | None:
         """What the run that is asked for now will take; None while nothing is asked for."""
         document = session.document
         if not any(thing.marks for thing in document.things):
             return None
         frames = (document.stop or session.frame_count) - document.start
-        task = document.task()
-        megabytes, a_pixel = MEMORY[task]
-        height, width = session.info.size
-        memory = megabytes * 2.0**20 + a_pixel * height * width
-        seconds = self._rates.seconds(task, frames, height * width)
-        return Estimate(frames, seconds, memory, free_memory())
+        settings = choose_models(session.settings)
+        return self._rates.estimate(document.task(), frames, session.info.size, settings)
 
     def seconds_left(self, session: Session) -> float | None:
         """Until its run is done; None before there is something to go by."""
@@ -232,9 +227,9 @@ class Workspace:
         stages = [*STAGES[: STAGES_OF[job.task]], *(f"export {name}" for name in job.exports)]
         if left is None or progress.stage not in stages:
             return None
-        height, width = session.info.size
+        settings = choose_models(session.settings)
         later = [
-            self._rates.of(stage, height * width)
+            self._rates.of(stage, session.info.size, settings)
             for stage in stages[stages.index(progress.stage) + 1 :]
         ]
         return left + progress.total * sum(seconds or 0.0 for seconds in later)

@@ -356,17 +356,3 @@ def test_where_memory_does_not_suffice_it_is_painted_at_half_the_size(
     with pytest.raises(RuntimeError, match="out of memory") as caught:
         run(clip, tmp_path / "b", [prompt()], Settings(do="remove"))
     assert "not enough memory" in explain(caught.value)[0]
-
-
-def test_an_inpainter_of_one_size_says_so(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Fixed(GreyInpainter):
-        def inpaint(self, frames: Any, masks: Any, **options: Any) -> Iterator[np.ndarray]:
-            raise MemoryError
-
-    monkeypatch.setattr(pipeline, "build_inpainter", lambda name, *, device, dilate: Fixed())
-    with pytest.raises(InputError, match="chooses the size"):
-        run(clip, tmp_path, [prompt()], Settings(do="remove", resolution=100))
-    with pytest.raises(MemoryError):
-        run(clip, tmp_path, [prompt()], Settings(do="remove"))

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 from checkpoints import CheckpointError
 from demo import pipeline, sessions
 from demo import run as runs
+from demo import workspace as spaces
 from demo.jobs import Job, Jobs, Progress
 from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
@@ -208,7 +210,8 @@ def test_settings_are_kept_and_say_what_a_click_shows(
     session.adjust(segmenter="sam_vit_b")
     assert active(session)["box"] != before and session.settings.steady == 0.2
     wrong = ({"segmenter": "sam_vit_h"}, {"segmenter": "who"}, {"steady": 2}, {"do": "track"},
-             {"exports": ["gold"]}, {"source": "x"}, {"resolution": 3})  # fmt: skip
+             {"exports": ["gold"]}, {"source": "x"}, {"resolution": 3},
+             {"device": "abacus"})  # fmt: skip
     for changes in wrong:
         with pytest.raises((InputError, CheckpointError)):
             session.adjust(**changes)
@@ -427,23 +430,26 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert estimate.frames == COUNT and 0 < estimate.seconds < 60
     session.decide(1, "remove")
     more = workspace.estimate(session)
-    assert more is not None and more.seconds is None, "nobody has painted anything away here"
+    assert more is not None and more.memory > estimate.memory
     session.undo()
     session.point(12, *middle(12), 1)
     assert session.view()["stale"]
 
 
 def test_what_a_run_will_take_is_said_before_there_has_been_one() -> None:
-    rates = Rates()
-    assert rates.seconds("segment", 100, 10**6) is None
+    rates, chosen, size = Rates(), Settings(inpainter="propagation", device="cpu"), (1000, 1000)
+    assert rates.estimate("segment", 100, size, chosen).seconds is None
     rates.learn_look(0.5)
     rates.learn_look(0.001)  # remembered, not looked at
-    first = rates.seconds("segment", 100, 10**6)
-    assert first is not None and 30 < first < 300
-    seconds = {stage: 1.0 for stage in runs.STAGES[:4]}
-    rates.learn(runs.Result(Path(), [], [], seconds, frames=100, pixels=10**6))
-    assert rates.seconds("segment", 100, 10**6) == pytest.approx(4.0)
-    assert rates.seconds("segment", 100, 4 * 10**6) == pytest.approx(10.0)  # two write videos
+    first = rates.estimate("segment", 100, size, chosen)
+    assert first.seconds is not None and 30 < first.seconds < 300
+    assert 2**29 < first.memory < rates.estimate("remove", 100, size, chosen).memory
+    done = runs.Result(Path(), [], [], dict.fromkeys(runs.STAGES, 1.0), frames=100, pixels=10**6)
+    rates.learn(done, chosen)
+    assert rates.estimate("remove", 100, size, chosen).seconds == pytest.approx(5.0)
+    assert rates.estimate("remove", 100, (2000, 2000), chosen).seconds == pytest.approx(11.0)
+    other = replace(chosen, inpainter="e2fgvi_hq")  # nobody has seen it here
+    assert rates.estimate("remove", 100, size, other).seconds != pytest.approx(5.0)
     text = describe_estimate(Estimate(100, 4.0, memory=3 * 2**30, free=2 * 2**30))
     assert "100 frames" in text and "3.0 GB" in text and "Only 2.0 GB are free" in text
     assert "Only" not in describe_estimate(Estimate(100, None, memory=2**30, free=2 * 2**30))
@@ -451,7 +457,7 @@ def test_what_a_run_will_take_is_said_before_there_has_been_one() -> None:
 
 def test_the_time_left_counts_the_steps_to_come(workspace: Workspace, session: Session) -> None:
     made = runs.Result(Path(), [], [], {"draw masks": 50.0}, frames=100, pixels=WIDTH * HEIGHT)
-    workspace._rates.learn(made)
+    workspace._rates.learn(made, session.settings)
     assert workspace.seconds_left(session) is None
     progress = Progress("cut out", 11, 100, seconds=10.0)
     session.job = Job("cpu", "segment", state="running", progress=progress)
@@ -562,6 +568,19 @@ def test_a_rested_session_goes_on(session: Session) -> None:
     session.rest()
     after = session.view()
     assert {**after, "stamp": 0, "looking": 0} == {**before, "stamp": 0, "looking": 0}
+
+
+def test_of_many_sessions_those_used_last_are_awake(
+    workspace: Workspace, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rested: list[str] = []
+    monkeypatch.setattr(Session, "rest", lambda self: rested.append(self.name))
+    monkeypatch.setattr(spaces, "MAX_AWAKE", 2)
+    first = workspace.open(clip, "first.mp4")
+    workspace.open(clip, "second.mp4")
+    workspace.find(first.id)
+    workspace.open(clip, "third.mp4")
+    assert rested == ["second.mp4"]
 
 
 def test_old_projects_are_removed_and_used_ones_stay(tmp_path: Path, clip: Path) -> None:
