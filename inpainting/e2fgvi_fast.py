@@ -277,8 +277,9 @@ def _attention(network: E2FGVI) -> None:
 
 
 def _channels_last(network: E2FGVI) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+    # The encoder's layers join channels in groups, and are slower that way.
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and not name.startswith("encoder"):
             module.to(memory_format=torch.channels_last)
 
 
@@ -504,7 +505,7 @@ class FastE2FGVI:
 
         def make() -> tuple[Tensor, Tensor]:
             image = picture(index).to(self._device)[None]
-            features = self._network.encoder(image.contiguous(memory_format=torch.channels_last))
+            features = self._network.encoder(image)
             small = F.interpolate(
                 (image + 1) / 2, features.shape[-2:], mode="bilinear", align_corners=True
             )

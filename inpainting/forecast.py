@@ -39,9 +39,9 @@ class _Cost:
 
 
 _COSTS = {
-    "propagation": _Cost(1100, 4.7, 4.7),
-    "e2fgvi": _Cost(5500, 40.0, 25.0),
-    "e2fgvi_hq": _Cost(5500, 40.0, 25.0),
+    "propagation": _Cost(1420, 4.7, 4.7),
+    "e2fgvi": _Cost(5450, 37.0, 25.6),
+    "e2fgvi_hq": _Cost(5450, 37.0, 25.6),
 }
 _HELD = {"propagation": 80, "e2fgvi": 22, "e2fgvi_hq": 22, "e2fgvi_hq_small": 22}
 """How many whole frames are held at a time, four bytes a pixel with their masks."""
