@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import checkpoints
+from checkpoints.training import runs
 from inpainting.training import Recipe, train
 from inpainting.training.losses import composite
 from inpainting.training.networks import build_generator, load_flow
@@ -136,11 +139,14 @@ def test_in_half_precision_it_learns_nearly_the_same(
 
 
 def test_the_clock_ends_a_run_with_its_schedule(
-    make: Make, figures_of: Figures, tmp_path: Path
+    make: Make, figures_of: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: 0.1 * next(ticks))  # two or three ticks a step
+    monkeypatch.setattr(runs, "time", clock)
     changes = {"schedule.steps": 100_000, "schedule.decay": "step", "schedule.drops": [50_000]}
     summary = train(make("tiny", **changes), tmp_path, device="cpu", minutes=0.03)
-    assert 0 < summary["steps"] < 1000
+    assert 5 < summary["steps"] < 12 and summary["seconds"] == pytest.approx(1.8, abs=0.3)
     rates = figures_of(tmp_path, "lr_network")
     assert rates[0] == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-4)
 
