@@ -124,6 +124,8 @@ def in_browser(url: str, clip: Path, size: tuple[int, int], place: tuple[int, in
                 " && [...document.querySelectorAll('#picture img.mask')].some(m => m.complete)"
             )
             clicks.append(time.perf_counter() - began)
+        page.wait_for_timeout(700)  # then it looks closely at the last click
+        look_away()
         for k in range(9):
             began = time.perf_counter()
             page.locator("#picture .stage").press("ArrowRight")

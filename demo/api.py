@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def add_endpoints(workspace: Workspace, perform: Callable[[Session, dict[str, An
             session = session_of(project)
             perform(session, {"kind": kind, **details})
             session.look_closer()
-            return _describe(session)
+            estimate = workspace.estimate(session)
+            takes = None if estimate is None else asdict(estimate)
+            return _describe(session) | {"estimate": takes}
 
         return _told(work)
 

@@ -262,6 +262,8 @@ class Page:
         )  # fmt: skip
         event.then(self.on_prepare, self.session_id, self.editor, **prepared)
 
+        self.editor.rest(self.on_rest, self.session_id, self.editor, **prepared)
+
         self.imported.upload(
             self.on_import, [self.session_id, self.imported],
             [self.imported, self.editor, *run_state, *results], **quiet,
@@ -385,10 +387,21 @@ class Page:
     def on_prepare(self, session_id: str) -> Any:
         """Look at the frame ahead of the first click, which would tell of any trouble."""
         session = self.workspace.find(session_id)
-        if session is None or not session.looking:
+        if session is None or session.looking != "frame":
             return gr.skip()
         with suppress(InputError, checkpoints.CheckpointError):
             session.prepare()
+        return session.view()
+
+    def on_rest(self, session_id: str) -> Any:
+        """Look closely at small objects, now that nothing has been done for a moment."""
+        session = self.workspace.find(session_id)
+        if session is None:
+            return gr.skip()
+        try:
+            session.look_closer()
+        except (InputError, checkpoints.CheckpointError):
+            return gr.skip()
         return session.view()
 
     @told

@@ -411,13 +411,9 @@ class Session:
     # ---------------------------------------------------------------------------- what comes of it
 
     def prepare(self) -> None:
-        """Let the segmenter look at the frame that is shown, so that the first click is quick.
-
-        Then let it look closely at small objects there, whose masks are coarse until then.
-        """
+        """Let the segmenter look at the frame that is shown, so that the first click is quick."""
         with self._looking:
             self._embed(self.frame_index)
-        self.look_closer()
 
     def look_closer(self) -> None:
         """Refine the masks of small objects that were pointed at on the shown frame."""

@@ -42,11 +42,13 @@ let pointed = 0; // the one under the pointer, from 1
 
 /** Tell the server; should its answer take a while, say that it is being worked on. */
 function act(kind, details = {}) {
+  clearTimeout(resting);
   clearTimeout(waiting);
   waiting = setTimeout(() => badge("Working"), 600);
   trigger("act", { kind, ...details });
 }
 let waiting = null;
+let resting = null;
 function badge(text) {
   find(".badge").hidden = !text;
   find(".badge").textContent = text;
@@ -145,6 +147,9 @@ function render() {
   find(".note").textContent = value.note;
   const searching = tool === "pick" && !value.survey;
   badge(searching ? "Finding everything" : LOOKING[value.looking]);
+  // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
+  clearTimeout(resting);
+  if (value.looking === "closer") resting = setTimeout(() => trigger("rest", {}), 500);
   readSurvey();
   find("#undo").disabled = !value.undo;
   find("#redo").disabled = !value.redo;

@@ -76,8 +76,11 @@ def test_the_whole_job(client: Client, clip: Path) -> None:
     with open_video(clip) as video:
         assert (decode_rle(found["mask"]) == red(video[3])).mean() > 0.99
     act("rename", number=1, name="square")
-    shown = act("decide", number=1, do="remove")["objects"][0]
+    answer = act("decide", number=1, do="remove")
+    shown = answer["objects"][0]
     assert (shown["name"], shown["do"]) == ("square", "remove")
+    assert answer["estimate"]["frames"] == COUNT and answer["estimate"]["memory"] > 2**29
+    act("set", steady=0.3)
     client.predict(project, {"exports": ["coco", "webm"]}, api_name="/run")
     status = wait(client, project)
     assert status["state"] == "done" and "painted grey" in status["notes"]

@@ -178,7 +178,7 @@ def test_the_mask_of_a_small_object_is_first_quick_then_exact_and_the_runs_own(
     session.point(0, *middle(0), 1)
     quick = session.mask_at(session.document.things[0], 0)
     assert session.view()["looking"] == "closer" and not encoded
-    session.prepare()
+    session.look_closer()
     exact = session.mask_at(session.document.things[0], 0)
     assert session.view()["looking"] == "" and len(encoded) == 1 and encoded[0] != (HEIGHT, WIDTH)
     assert quick is not None and exact is not None and exact.sum() < quick.sum()
