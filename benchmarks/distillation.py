@@ -33,7 +33,7 @@ import torch
 
 import checkpoints
 from checkpoints.training.processes import Place
-from checkpoints.training.saving import find_weights, read_weights, write_weights
+from checkpoints.training.saving import find_weights, read_weights, weights_in, write_weights
 from trackers.base import build_network
 from trackers.training import build_recipe, read_values, train
 from trackers.training.data import Batches
@@ -147,8 +147,7 @@ def run(
 
 
 def weights(out: Path) -> str:
-    cut = out / "weights.safetensors.index.json"
-    return str(cut if cut.exists() else out / "weights.safetensors")
+    return str(weights_in(out))
 
 
 def settings_of(stage: int, tiny: bool, times: int, seed: int) -> dict[str, object]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from checkpoints.training.processes import Place
 from checkpoints.training.recipes import read
-from checkpoints.training.saving import read_weights
+from checkpoints.training.saving import read_weights, weights_in
 from inpainting.training.config import Recipe
 from inpainting.training.data import Batch
 from inpainting.training.networks import build_generator
@@ -74,13 +74,12 @@ def main() -> None:
         ("Telea, frame by frame", lambda: held_out.measure(telea)),
         ("the network before training", lambda: held_out(network)),
     ]
-    files = [given.run / f"weights.safetensors{end}" for end in (".index.json", "")]
-    weights = next((file for file in files if file.exists()), None)
-    if weights is not None:
+    weights = weights_in(given.run)
+    if weights.exists():
         rows.append(("the network after training", lambda: held_out(network)))
     print("| | PSNR, dB | PSNR inside the holes, dB |\n|---|---|---|")
     for name, measure in rows:
-        if "after" in name and weights is not None:
+        if "after" in name:
             network.load_state_dict(read_weights(weights))
         found = measure()
         print(f"| {name} | {found['held_out_psnr']:.2f} | {found['held_out_hole_psnr']:.2f} |")

@@ -151,6 +151,7 @@ def train(
         device: auto, cpu, cuda, cuda:1 or mps.
         print_config: Print the recipe with all that it leaves unsaid, as JSON, and do nothing.
     """
+    from checkpoints.training.saving import weights_in
     from inpainting.training import load_recipe
     from inpainting.training import train as run
 
@@ -169,7 +170,7 @@ def train(
     for key in ("held_out_psnr", "held_out_hole_psnr"):
         if key in summary["figures"]:
             print(f"{key} {summary['figures'][key]:.2f} dB")
-    print(f"{out / 'weights.safetensors'} after {summary['steps']} steps.")
+    print(f"{weights_in(out)} after {summary['steps']} steps.")
     return 0
 
 

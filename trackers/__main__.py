@@ -460,6 +460,7 @@ def train(
     import json
     import os
 
+    from checkpoints.training.saving import weights_in
     from trackers.training import load_recipe, read_values
     from trackers.training import train as run
 
@@ -488,7 +489,7 @@ def train(
         return 0  # of several processes, the first one speaks
     for name, figures in summary.get("sequences", {}).items():
         print(f"{name:24s}", "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
-    print(f"{out / 'weights.safetensors'} after {summary['steps']} steps.")
+    print(f"{weights_in(out)} after {summary['steps']} steps.")
     return 0
 
 

@@ -93,6 +93,13 @@ def find_weights(name: str) -> Path:
     raise InputError(f"There is no file {name}, and no checkpoint of that name.")
 
 
+def weights_in(folder: Path) -> Path:
+    """What a run wrote into its folder: its weights, or the index of their pieces."""
+    whole = folder / "weights.safetensors"
+    index = whole.with_name(whole.name + INDEX)
+    return index if index.exists() else whole
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a weight file of any kind, or all pieces that an index names, in float32.
 

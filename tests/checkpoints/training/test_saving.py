@@ -11,6 +11,7 @@ from checkpoints.training.saving import (
     find_weights,
     read_state,
     read_weights,
+    weights_in,
     write_state,
     write_weights,
 )
@@ -19,13 +20,14 @@ from media import InputError
 
 def test_weights_come_in_pieces(tmp_path: Path) -> None:
     state = {f"t{i}": torch.randn(1000, 500) for i in range(4)}  # 2 MB each
-    files = write_weights(state, tmp_path / "w.safetensors", piece_mb=5)
+    files = write_weights(state, tmp_path / "weights.safetensors", piece_mb=5)
     assert [f.name for f in files[:2]] == [
-        "w-00001-of-00002.safetensors",
-        "w-00002-of-00002.safetensors",
+        "weights-00001-of-00002.safetensors",
+        "weights-00002-of-00002.safetensors",
     ]
     assert all(f.stat().st_size <= 5e6 for f in files)
-    found = read_weights(tmp_path / "w.safetensors.index.json")
+    assert weights_in(tmp_path) == tmp_path / "weights.safetensors.index.json"
+    found = read_weights(weights_in(tmp_path))
     assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
 
 
