@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,6 +62,7 @@ from demo.project import (
 )
 from inpainting import Inpainter
 from media import InputError
+from media.device import peak_rss_mb
 from media.masks import MaskFolder, MaskUnion, load_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Segmenter
@@ -525,16 +525,6 @@ def _weights_here(*stages: checkpoints.Stage) -> list[str]:
     """Files that may be in use; when a better one has been fetched, a stage is run again."""
     names = [name for stage in stages for name in checkpoints.PREFERRED[stage]]
     return [name for name in names if checkpoints.find(name)]
-
-
-def peak_rss_mb() -> float:
-    """The most memory this process has ever held, in MB; 0 where the system does not tell."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024 if sys.platform != "darwin" else peak / 1024**2
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from inpainting.base import Mask, build_inpainter
 from media import InputError
-from media.device import resolve_device
+from media.device import peak_rss_mb, resolve_device
 from media.masks import load_mask
 from media.pictures import SUFFIXES
 from media.video import open_video
@@ -91,17 +90,7 @@ def _measure(
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if not count:
         raise InputError(f"{frames} holds no frame to paint.")
-    return Cost(method, count, size, wall / count, cpu / count, _peak_mb(), _device_mb(device))
-
-
-def _peak_mb() -> float:
-    """0 where the system does not tell."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024 if sys.platform != "darwin" else peak / 1024**2
+    return Cost(method, count, size, wall / count, cpu / count, peak_rss_mb(), _device_mb(device))
 
 
 def _device_mb(device: str) -> float | None:
