@@ -245,34 +245,28 @@ class Page:
 
         chosen = [self.settings[name] for name in ADJUSTABLE]
         begun = [self.session_id, *chosen]
-        loads = [
-            self.upload.upload(self.on_upload, [self.upload, *begun], everything, **busy),
-            self.blocks.load(self.on_load, self.remembered, everything, **quiet),
-        ]
+        self.upload.upload(self.on_upload, [self.upload, *begun], everything, **busy)
+        self.blocks.load(self.on_load, self.remembered, everything, **quiet)
         for name, button in self.samples.items():
             handler = functools.partial(self.on_sample, name)
-            loads.append(button.click(handler, begun, everything, **busy))
-        for event in loads:
-            event.then(self.on_prepare, self.session_id, self.editor, **prepared)
+            button.click(handler, begun, everything, **busy)
         self.blocks.load(self.on_models, None, self.models, **quiet)
 
-        event = self.editor.act(
+        self.editor.act(
             self.on_act, self.session_id, [self.editor, *run_state, *results],
             trigger_mode="multiple", **look,
         )  # fmt: skip
-        event.then(self.on_prepare, self.session_id, self.editor, **prepared)
-
+        self.editor.prepare(self.on_prepare, self.session_id, self.editor, **prepared)
         self.editor.rest(self.on_rest, self.session_id, self.editor, **prepared)
 
         self.imported.upload(
             self.on_import, [self.session_id, self.imported],
             [self.imported, self.editor, *run_state, *results], **quiet,
         )  # fmt: skip
-        event = gr.on(
+        gr.on(
             [component.input for component in chosen], self.on_settings, begun,
             [self.editor, self.status, *chosen], trigger_mode="always_last", **look,
         )  # fmt: skip
-        event.then(self.on_prepare, self.session_id, self.editor, **prepared)
         # Through the same queue as what is done in the editor, and so after it.
         self.run.click(self.on_run, begun, [*run_state, *results, self.editor], **look)
         self.pause.click(self.on_pause, self.session_id, run_state, **direct)
@@ -385,12 +379,18 @@ class Page:
         return self._models_text
 
     def on_prepare(self, session_id: str) -> Any:
-        """Look at the frame ahead of the first click, which would tell of any trouble."""
+        """Look at the frame ahead of the first click, which will tell of any trouble.
+
+        The page asks for it as often as it is shown a frame that has not been looked at, and so is
+        always answered: somebody else may have looked in the meantime.
+        """
         session = self.workspace.find(session_id)
-        if session is None or session.looking != "frame":
+        if session is None:
             return gr.skip()
-        with suppress(InputError, checkpoints.CheckpointError):
+        try:
             session.prepare()
+        except (InputError, checkpoints.CheckpointError):
+            return {**session.view(), "looking": ""}  # or it would be asked for again at once
         return session.view()
 
     def on_rest(self, session_id: str) -> Any:

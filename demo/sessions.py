@@ -127,7 +127,8 @@ class Session:
         self._found: OrderedDict[tuple[int, Mark], Found] = OrderedDict()
         self._survey: tuple[int, list[np.ndarray]] | None = None  # of a frame
         self._tracks: tuple[int, Tracks] | None = None
-        self._views = itertools.count(1)
+        # Of this server's views and of a later one's, the newer has the larger number.
+        self._views = itertools.count(time.time_ns() // 1_000_000)
         self._reading = threading.Lock()
         self._looking = threading.Lock()  # apart, so that scrubbing need not wait for the model
         self._editing = threading.RLock()
@@ -549,7 +550,12 @@ class Session:
         return float(self._times[settings.start or 0]), settings.trim
 
     def view(self) -> dict[str, Any]:
-        """What the editor on the page shows."""
+        """What the editor on the page shows.
+
+        Several threads may ask; of two answers the one with the larger `stamp` was begun later and
+        holds whatever the other does.
+        """
+        stamp = next(self._views)
         index, document = self.frame_index, self.document
         height, width = self.info.size
         tracks = self.tracks()
@@ -567,7 +573,7 @@ class Session:
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
             "stale": self._asked is not None and self._stale(),
             "note": self._note(index),
-            "stamp": next(self._views),  # no two alike, so that the page always notices
+            "stamp": stamp,  # no two alike, so that the page always notices
         }  # fmt: skip
 
     def _view_thing(self, thing: Thing, index: int) -> dict[str, Any]:

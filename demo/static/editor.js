@@ -122,6 +122,8 @@ function pan(x, y) {
 // ---------------------------------------------------------------------------------- what is shown
 
 function render() {
+  // Answers may overtake each other; what is older than what is shown says nothing new.
+  if (value && props.value?.session === value.session && props.value.stamp < value.stamp) return;
   value = props.value;
   clearTimeout(waiting);
   find(".empty").hidden = !!value;
@@ -147,6 +149,8 @@ function render() {
   find(".note").textContent = value.note;
   const searching = tool === "pick" && !value.survey;
   badge(searching ? "Finding everything" : LOOKING[value.looking]);
+  // As long as it says so here, somebody has been asked to look.
+  if (value.looking === "frame") trigger("prepare", {});
   // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
   clearTimeout(resting);
   if (value.looking === "closer") resting = setTimeout(() => trigger("rest", {}), 500);

@@ -31,6 +31,7 @@ from demo import app, window
 from demo.app import build_page, launch
 from demo.guards import files_only
 from demo.sample import add_tone
+from demo.sessions import Session
 from demo.workspace import Options, Workspace
 from media import InputError
 from media.video import VideoWriter
@@ -726,6 +727,81 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="choose another --port"):
             launch(page, "127.0.0.1", taken.getsockname()[1])
     page.workspace.close()
+
+
+# ------------------------------------------------------------------------- answers out of order
+
+
+@pytest.fixture
+def project(
+    browser: Any, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Any]]:
+    """Opens the page and a session, of a server in this process, so that a test can meddle."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards
+    opened: list[Any] = []
+
+    def go() -> Any:
+        page = build_page(Workspace(Options(tmp_path / "work")))
+        session = page.workspace.open(clips["short"], "ball.mp4")
+        port = free_port()
+        launch(page, "127.0.0.1", port)
+        tab = browser.new_page(viewport={"width": 1280, "height": 720})
+        opened.append((page, tab))
+        tab.goto(f"http://127.0.0.1:{port}/?project={session.id}")
+        expect(tab.locator("#picture .stage")).to_be_visible()
+        return tab, session
+
+    yield go
+    for page, tab in opened:
+        tab.close()
+        page.blocks.close(verbose=False)
+        page.workspace.close()
+
+
+def test_the_page_learns_that_a_frame_was_looked_at_for_somebody_else(
+    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would say for ever that it is being looked at."""
+    view = Session.view
+
+    def meanwhile(session: Session) -> dict[str, Any]:
+        seen = view(session)
+        session.prepare()
+        return seen
+
+    monkeypatch.setattr(Session, "view", meanwhile)
+    settled(project()[0])
+
+
+def test_a_frame_that_cannot_be_looked_at_is_asked_for_once(
+    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(session: Session) -> None:
+        asked.append(session.id)
+        raise InputError("There are no weights.")
+
+    monkeypatch.setattr(Session, "prepare", refuse)
+    page, _ = project()
+    settled(page)
+    page.wait_for_timeout(1000)
+    assert len(asked) == 1
+
+
+def test_an_answer_that_was_overtaken_is_not_shown(
+    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, session = project()
+    settled(page)
+    old, view, asked = session.view(), Session.view, threading.Event()
+    monkeypatch.setattr(Session, "prepare", lambda _: asked.set())
+    monkeypatch.setattr(Session, "view", lambda s: old if asked.is_set() else view(s))
+    show_frame(page, 3)
+    while not asked.is_set():
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(1000)
+    expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 3 "))
 
 
 # --------------------------------------------------------------------------------------- colours
