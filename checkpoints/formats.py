@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["safetensors", "zip", "legacy"]
+
+INDEX = ".index.json"
+"""Ends the name of a file that says which of its neighbours hold the weights, as on the Hugging
+Face hub."""
 
 
 class FormatError(ValueError):
@@ -33,6 +38,26 @@ def oddity(path: Path) -> str | None:
     if head.startswith((b"<!doctype html", b"<html", b"<head")):
         return "is an HTML page (an error or login page of the host), not the file"
     return None
+
+
+def pieces(path: Path) -> list[Path]:
+    """The files that hold the weights: those that an index names, or the file itself.
+
+    Raises:
+        FormatError: The index is damaged.
+        OSError: It cannot be read.
+    """
+    if not path.name.endswith(INDEX):
+        return [path]
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        # Neighbours alone: the index of a stranger is not to lead anywhere else.
+        found = [path.with_name(Path(name).name) for name in sorted(names)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        found = []
+    if not found or any(file.name.endswith(INDEX) for file in found):
+        raise FormatError("does not say which files hold the weights")
+    return found
 
 
 def weight_kind(path: Path) -> Kind:

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from checkpoints.errors import CheckpointError
-from checkpoints.formats import FormatError, weight_kind
+from checkpoints.formats import FormatError, pieces, weight_kind
 
 if TYPE_CHECKING:
     import torch
@@ -118,10 +118,11 @@ def _tensors(content: Any) -> dict[str, torch.Tensor]:
 def load_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the named tensors of a weight file, onto the CPU, without running any code of it.
 
-    Reads safetensors, files of `torch.save` (zip and the format before torch 1.6), and official
-    tracker files that hold settings objects besides. If the file holds a dict with an entry `net`,
-    `params`, `model` or `state_dict` (in this order) that is itself a dict, that entry is taken;
-    everything else in it (optimizer, statistics, settings) is dropped.
+    Reads safetensors, files of `torch.save` (zip and the format before torch 1.6), official tracker
+    files that hold settings objects besides, and all the pieces that an `.index.json` names. If a
+    file holds a dict with an entry `net`, `params`, `model` or `state_dict` (in this order) that is
+    itself a dict, that entry is taken; everything else in it (optimizer, statistics, settings) is
+    dropped.
 
     Args:
         path: The file.
@@ -135,7 +136,12 @@ def load_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     try:
+        files = pieces(path)
+        if files != [path]:
+            return {key: value for file in files for key, value in load_state_dict(file).items()}
         return _tensors(_read(path))
+    except CheckpointError:  # which names the piece
+        raise
     except FormatError as error:
         blame = str(error)
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from checkpoints.formats import INDEX, pieces
 from checkpoints.store import sha256_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class WeightsRecord:
 
     Attributes:
         name: of the checkpoint, or the path of a file, or "state dict".
-        sha256: of the file, or of a state dict's keys and values; the first 12 digits.
+        sha256: of the file, of its pieces' hashes, or of a state dict's keys and values; the first
+            12 digits.
     """
 
     name: str
@@ -33,7 +35,10 @@ class WeightsRecord:
 
     @classmethod
     def of_file(cls, name: str, path: Path) -> WeightsRecord:
-        return cls(name, sha256_of(path)[:DIGITS])
+        found = [sha256_of(file) for file in pieces(path)]
+        if path.name.endswith(INDEX):  # which is alike for all weights of one network
+            found = [hashlib.sha256("".join(found).encode()).hexdigest()]
+        return cls(name, found[0][:DIGITS])
 
     @classmethod
     def of_tensors(cls, state: Mapping[str, torch.Tensor]) -> WeightsRecord:

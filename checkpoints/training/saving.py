@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 import checkpoints
+from checkpoints.formats import INDEX
 from media import InputError
 from media.files import replacing
-
-INDEX = ".index.json"
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
@@ -104,19 +103,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a weight file of any kind, or all pieces that an index names, in float32.
 
     Raises:
-        InputError: the index is damaged.
         checkpoints.CheckpointError: a file is missing or damaged.
     """
-    if path.name.endswith(INDEX):
-        try:
-            names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
-            raise InputError(f"{path} does not say which files hold the weights.") from None
-        state: dict[str, torch.Tensor] = {}
-        for name in sorted(names):
-            state |= checkpoints.load_state_dict(path.parent / Path(name).name)
-    else:
-        state = checkpoints.load_state_dict(path)
+    state = checkpoints.load_state_dict(path)
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
 

@@ -373,6 +373,25 @@ def test_files_that_hold_no_state_dict(tmp_path: Path, content: Any, reason: str
         load_state_dict(save(content, tmp_path / "net.pth", True))
 
 
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "w.index.json"}}']
+)
+def test_an_index_that_names_no_weights(tmp_path: Path, content: str) -> None:
+    index = tmp_path / "w.index.json"
+    index.write_text(content)
+    with pytest.raises(CheckpointError, match="does not say which files hold the weights"):
+        load_state_dict(index)
+
+
+def test_an_index_leads_to_its_neighbours_only(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
+    index = tmp_path / "inside" / "w.index.json"
+    index.parent.mkdir()
+    index.write_text('{"weight_map": {"a": "../a.safetensors"}}')
+    with pytest.raises(CheckpointError, match=r"inside/a.safetensors cannot be read"):
+        load_state_dict(index)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none.pth cannot be read \(No such file"):
         load_state_dict(tmp_path / "none.pth")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoints import CheckpointError, WeightsRecord
 from checkpoints.training.saving import (
     find_weights,
     read_state,
@@ -29,13 +30,14 @@ def test_weights_come_in_pieces(tmp_path: Path) -> None:
     assert weights_in(tmp_path) == tmp_path / "weights.safetensors.index.json"
     found = read_weights(weights_in(tmp_path))
     assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
-
-
-def test_an_index_that_names_nothing_is_refused(tmp_path: Path) -> None:
-    index = tmp_path / "w.safetensors.index.json"
-    index.write_text("{}")
-    with pytest.raises(InputError, match="does not say which files hold the weights"):
-        read_weights(index)
+    # Named as any other weights, they are told apart by what the pieces hold.
+    one = WeightsRecord.of_file("w", weights_in(tmp_path))
+    write_weights({**state, "t0": state["t0"] + 1}, tmp_path / "weights.safetensors", piece_mb=5)
+    other = WeightsRecord.of_file("w", weights_in(tmp_path))
+    assert one.sha256 != other.sha256
+    files[1].unlink()
+    with pytest.raises(CheckpointError, match=r"00002-of-00002\.safetensors cannot be read"):
+        read_weights(weights_in(tmp_path))
 
 
 def test_halves_come_back_as_floats(tmp_path: Path) -> None:
