@@ -36,6 +36,7 @@ let zoom = { scale: 1, x: 0, y: 0 }; // x, y: shift in shares of the stage
 let curves = { version: 0, things: [] };
 let playing = null;
 let scrubbing = false;
+let typing = false; // a frame's number, which no answer is to overwrite
 let end = null; // the end of the range that is being dragged
 let survey = null; // { url, pixels }: which object lies on which pixel, for picking
 let pointed = 0; // the one under the pointer, from 1
@@ -87,7 +88,7 @@ function showFrame(index) {
   const picture = find("img.frame");
   const url = frameUrl(index);
   if (!picture.src.endsWith(url)) picture.src = url;
-  find("#frame input").value = index;
+  if (!typing) find("#frame input").value = index;
   find(".clock").textContent = `of ${value.count - 1}, ${(index / value.fps).toFixed(2)} s`;
   find(".stage").setAttribute("aria-label", `Frame ${index} of ${value.count}. Click the object; the arrow keys change the frame.`);
   drawTimeline();
@@ -139,9 +140,10 @@ function render() {
   find("#frame input").max = value.count - 1;
   if (local === null) {
     showFrame(value.index);
-    find(".layers").replaceChildren(
-      ...value.things.filter((t) => t.shown && t.mask).map((t) => make("img", { className: "mask", src: t.mask, alt: "", draggable: false })),
-    );
+    const masks = value.things.filter((t) => t.shown && t.mask).map((t) => t.mask);
+    if (masks.join() !== [...find(".layers").children].map((image) => image.src).join()) {
+      find(".layers").replaceChildren(...masks.map((src) => make("img", { className: "mask", src, alt: "", draggable: false })));
+    }
     find(".marks").replaceChildren(...value.things.filter((t) => t.shown).flatMap(signs));
     clearStrokes();
     pointed = 0;
@@ -184,44 +186,78 @@ function signs(thing) {
   return marks;
 }
 
+// What is shown anew is changed in place: an answer may come while somebody types a name, holds a
+// button down, or walks through them with the keyboard.
+
 function showCandidates() {
   const { count, chosen } = value.candidates;
   const group = find(".candidates");
   group.hidden = count < 2;
-  group.replaceChildren(
-    ...[...Array(count).keys()].map((number) =>
-      make("button", {
-        type: "button", textContent: ["Part", "More", "Whole"][number] ?? number + 1, role: "radio",
-        ariaChecked: number === chosen, title: `Mask ${number + 1} of ${count} that may be meant, from the smallest (${number + 1})`,
-        onclick: () => act("choose", { frame: value.index, number }),
-      }),
-    ),
+  if (group.children.length !== count) {
+    group.replaceChildren(
+      ...[...Array(count).keys()].map((number) =>
+        make("button", {
+          type: "button", textContent: ["Part", "More", "Whole"][number] ?? number + 1, role: "radio",
+          title: `Mask ${number + 1} of ${count} that may be meant, from the smallest (${number + 1})`,
+          onclick: () => act("choose", { frame: value.index, number }),
+        }),
+      ),
+    );
+  }
+  [...group.children].forEach((button, number) => (button.ariaChecked = number === chosen));
+}
+
+function newRow(id) {
+  const thing = () => value.things.find((t) => t.id === id);
+  const button = (className, press, details = {}) => make("button", { type: "button", className, onclick: press, ...details });
+  const row = make(
+    "li", { "data-id": id },
+    make("input", { type: "color", title: "Colour", onchange: (e) => act("recolor", { number: id, color: e.target.value }) }),
+    make("input", { type: "text", className: "name", maxLength: 40, ariaLabel: "Name", onchange: (e) => act("rename", { number: id, name: e.target.value }) }),
+    make("span", { className: "group fate", role: "radiogroup" },
+      ...Object.entries(FATES).map(([fate, text]) => button("", () => act("decide", { number: id, do: fate }), { role: "radio", "data-fate": fate, textContent: text }))),
+    make("span", { className: "state" }),
+    button("eye", () => act("show", { number: id, shown: !thing().shown })),
+    button("unmark", () => act("unmark", { number: id, frame: value.index }), { title: "Take away the key frame on this frame", innerHTML: icon("unmark") }),
+    button("delete", () => act("delete", { number: id }), { title: "Delete", innerHTML: icon("remove") }),
   );
+  row.addEventListener("click", (event) => {
+    if (event.target.closest("input, button") || id === value.active) return;
+    act("select", { number: id });
+  });
+  return row;
+}
+
+function showRow(row, thing) {
+  const part = (selector) => row.querySelector(selector);
+  const [color, name, eye] = [part("[type=color]"), part(".name"), part(".eye")];
+  row.className = thing.id === value.active ? "active" : "";
+  if (document.activeElement !== color) color.value = thing.color;
+  if (document.activeElement !== name) name.value = thing.name;
+  color.ariaLabel = `Colour of ${thing.name}`;
+  part(".fate").ariaLabel = `What happens to ${thing.name}`;
+  row.querySelectorAll(".fate button").forEach((fate) => (fate.ariaChecked = fate.dataset.fate === thing.do));
+  part(".state").className = thing.lost ? "state lost" : "state";
+  part(".state").textContent = thing.lost ? "lost here" : thing.key ? "key frame" : thing.score === null ? "" : `score ${thing.score.toFixed(2)}`;
+  eye.ariaPressed = thing.shown;
+  eye.title = thing.shown ? "Hide" : "Show";
+  eye.ariaLabel = `${eye.title} ${thing.name}`;
+  eye.innerHTML = icon(thing.shown ? "seen" : "unseen");
+  part(".unmark").disabled = !thing.key;
+  part(".unmark").ariaLabel = `Take away the key frame of ${thing.name} here`;
+  part(".delete").ariaLabel = `Delete ${thing.name}`;
 }
 
 function showThings() {
-  find(".things").replaceChildren(
-    ...value.things.map((thing) => {
-      const id = thing.id;
-      const state = thing.lost ? "lost here" : thing.key ? "key frame" : thing.score === null ? "" : `score ${thing.score.toFixed(2)}`;
-      const row = make(
-        "li", { className: id === value.active ? "active" : "", "data-id": id },
-        make("input", { type: "color", value: thing.color, title: "Colour", ariaLabel: `Colour of ${thing.name}`, onchange: (e) => act("recolor", { number: id, color: e.target.value }) }),
-        make("input", { type: "text", className: "name", value: thing.name, maxLength: 40, ariaLabel: "Name", onchange: (e) => act("rename", { number: id, name: e.target.value }) }),
-        make("span", { className: "group fate", role: "radiogroup", ariaLabel: `What happens to ${thing.name}` },
-          ...Object.entries(FATES).map(([fate, text]) => make("button", { type: "button", role: "radio", "data-fate": fate, textContent: text, ariaChecked: thing.do === fate, onclick: () => act("decide", { number: id, do: fate }) }))),
-        make("span", { className: thing.lost ? "state lost" : "state", textContent: state }),
-        make("button", { type: "button", className: "eye", ariaPressed: thing.shown, title: thing.shown ? "Hide" : "Show", ariaLabel: `${thing.shown ? "Hide" : "Show"} ${thing.name}`, innerHTML: icon(thing.shown ? "seen" : "unseen"), onclick: () => act("show", { number: id, shown: !thing.shown }) }),
-        make("button", { type: "button", className: "unmark", title: "Take away the key frame on this frame", innerHTML: icon("unmark"), ariaLabel: `Take away the key frame of ${thing.name} here`, disabled: !thing.key, onclick: () => act("unmark", { number: id, frame: value.index }) }),
-        make("button", { type: "button", className: "delete", title: "Delete", ariaLabel: `Delete ${thing.name}`, innerHTML: icon("remove"), onclick: () => act("delete", { number: id }) }),
-      );
-      row.addEventListener("click", (event) => {
-        if (event.target.closest("input, button") || id === value.active) return;
-        act("select", { number: id });
-      });
-      return row;
-    }),
-  );
+  const list = find(".things");
+  const rows = new Map([...list.children].map((row) => [Number(row.dataset.id), row]));
+  const ids = new Set(value.things.map((thing) => thing.id));
+  rows.forEach((row, id) => ids.has(id) || row.remove());
+  value.things.forEach((thing, place) => {
+    const row = rows.get(thing.id) ?? newRow(thing.id);
+    if (list.children[place] !== row) list.insertBefore(row, list.children[place] ?? null);
+    showRow(row, thing);
+  });
   find(".add").hidden = !value.things.some((thing) => thing.keys.length);
 }
 
@@ -559,8 +595,18 @@ element.addEventListener("click", (event) => {
   else if (step) setZoom(zoom.scale * 1.5 ** Number(step));
 });
 
+element.addEventListener("input", (event) => {
+  if (event.target.closest("#frame")) typing = true;
+});
+
 element.addEventListener("change", (event) => {
-  if (event.target.closest("#frame")) seek(Number(event.target.value), 0);
+  if (!event.target.closest("#frame")) return;
+  typing = false;
+  seek(Number(event.target.value), 0);
+});
+
+element.addEventListener("focusout", (event) => {
+  if (event.target.closest("#frame")) typing = false;
 });
 
 element.addEventListener("keydown", (event) => {

@@ -804,6 +804,30 @@ def test_an_answer_that_was_overtaken_is_not_shown(
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 3 "))
 
 
+def test_what_is_being_typed_outlives_an_answer(
+    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, _ = project()
+    settled(page)
+    click(page, *ball_at(0))
+    name, number = page.locator("#picture .things .name"), page.locator("#frame input")
+    expect(name).to_have_value("object 1")
+    answers, prepare = threading.Semaphore(0), Session.prepare
+    monkeypatch.setattr(Session, "prepare", lambda s: answers.acquire(timeout=60) and prepare(s))
+    for frame, field, text in ((3, name, "the ball"), (4, number, "6")):
+        show_frame(page, frame)
+        expect(page.locator("#picture .badge")).to_have_text("Looking at the frame")
+        field.fill(text)
+        answers.release()
+        settled(page)
+        expect(field).to_have_value(text)
+        expect(field).to_be_focused()
+    answers.release()
+    page.keyboard.press("Tab")
+    expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 6 "))
+    expect(name).to_have_value("the ball")
+
+
 # --------------------------------------------------------------------------------------- colours
 
 
