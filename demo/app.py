@@ -257,6 +257,7 @@ class Page:
             trigger_mode="multiple", **look,
         )  # fmt: skip
         self.editor.prepare(self.on_prepare, self.session_id, self.editor, **prepared)
+        self.editor.survey(self.on_survey, self.session_id, self.editor, **prepared)
         self.editor.rest(self.on_rest, self.session_id, self.editor, **prepared)
 
         self.imported.upload(
@@ -392,6 +393,13 @@ class Page:
         except (InputError, checkpoints.CheckpointError):
             return {**session.view(), "looking": ""}  # or it would be asked for again at once
         return session.view()
+
+    @told
+    def on_survey(self, session_id: str) -> Updates:
+        """Find everything on the frame that is shown now."""
+        session = self._session(session_id)
+        session.survey(session.frame_index)
+        return {self.editor: session.view()}
 
     def on_rest(self, session_id: str) -> Any:
         """Look closely at small objects, now that nothing has been done for a moment."""

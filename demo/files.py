@@ -2,6 +2,7 @@
 
 /media/<session>/frame/12.jpg       a frame, which the browser keeps
 /media/<session>/curves.json        scores and lost frames of the last run
+/media/<session>/survey.json        how far finding everything on a frame has come, from 0 to 1
 /media/<session>/picture.jpg        what the run under way has just made
 /media/<session>/source             the video as it was uploaded, for a comparison
 /media/<session>/result/NAME        a file of the last run; with ?download it is saved
@@ -36,6 +37,7 @@ class Files:
             routes=[
                 Route("/media/{session}/frame/{index:int}.jpg", self._frame),
                 Route("/media/{session}/curves.json", self._curves),
+                Route("/media/{session}/survey.json", self._survey),
                 Route("/media/{session}/picture.jpg", self._picture),
                 Route("/media/{session}/source", self._source),
                 Route("/media/{session}/result/{name}", self._result),
@@ -65,6 +67,10 @@ class Files:
         if session is None:
             return _MISSING
         return JSONResponse(await run_in_threadpool(session.curves), headers=_NEVER)
+
+    async def _survey(self, request: Request) -> Response:
+        session = await self._session(request)
+        return _MISSING if session is None else JSONResponse(session.surveyed, headers=_NEVER)
 
     async def _picture(self, request: Request) -> Response:
         session = await self._session(request)

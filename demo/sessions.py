@@ -118,6 +118,7 @@ class Session:
         self.history = history or History()
         self.settings = replace(settings, do="remove")  # `start` says what is done
         self.frame_index = 0
+        self.surveyed = 0.0  # how much of `survey` is done
         self._asked: tuple[Document, Settings] | None = None  # of the job
         self._frozen = False
         self._models, self._budget, self._rates = models, budget, rates
@@ -203,12 +204,26 @@ class Session:
         self._step(frame, self._active(), mark)
 
     def survey(self, frame: int) -> None:
-        """Find everything on a frame, to be picked by pointing at it; takes some seconds."""
+        """Find everything on a frame, to be picked by pointing at it; takes some seconds.
+
+        Clicks need not wait for it, and it ends when another frame is shown.
+        """
+        self.seek(frame)
         with self._looking:
-            if self._survey is None or self._survey[0] != frame:
-                segmenter = self._segmenter()
-                found = find_objects(segmenter, self._embed(frame), seconds=SURVEY_SECONDS)
-                self._survey = frame, [thing.mask for thing in found[:255]]
+            if self._survey is not None and self._survey[0] == frame:
+                return
+            segmenter, embedding = self._segmenter(), self._embed(frame)
+
+        def report(done: int, total: int) -> None:
+            self.surveyed = done / total
+
+        self.surveyed = 0.0
+        found = find_objects(
+            segmenter, embedding, seconds=SURVEY_SECONDS, progress=report,
+            cancelled=lambda: self.frame_index != frame,
+        )  # fmt: skip
+        if self.frame_index == frame:
+            self._survey = frame, [thing.mask for thing in found[:255]]
 
     def pick(self, frame: int, number: int) -> None:
         """Take one of the objects that `survey` has found for the active one."""

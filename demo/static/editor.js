@@ -50,6 +50,7 @@ function act(kind, details = {}) {
 }
 let waiting = null;
 let resting = null;
+let asking = null;
 function badge(text) {
   find(".badge").hidden = !text;
   find(".badge").textContent = text;
@@ -151,6 +152,8 @@ function render() {
   find(".note").textContent = value.note;
   const searching = tool === "pick" && !value.survey;
   badge(searching ? "Finding everything" : LOOKING[value.looking]);
+  clearInterval(asking);
+  if (searching) asking = setInterval(tellSurvey, 400);
   // As long as it says so here, somebody has been asked to look.
   if (value.looking === "frame") trigger("prepare", {});
   // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
@@ -414,7 +417,7 @@ function paint(to) {
 async function readSurvey() {
   if (survey?.url === value.survey) return;
   survey = null;
-  if (!value.survey) return void (tool === "pick" && local === null && act("survey", { frame: value.index }));
+  if (!value.survey) return void (tool === "pick" && local === null && trigger("survey", {}));
   const url = value.survey;
   const picture = Object.assign(new Image(), { src: url });
   await picture.decode();
@@ -422,6 +425,11 @@ async function readSurvey() {
   const pen = canvas.getContext("2d");
   pen.drawImage(picture, 0, 0);
   survey = { url, pixels: pen.getImageData(0, 0, canvas.width, canvas.height) };
+}
+
+async function tellSurvey() {
+  const answer = await fetch(`media/${value.session}/survey.json`);
+  if (answer.ok && !value.survey) badge(`Finding everything: ${Math.round(100 * (await answer.json()))} %`);
 }
 
 /** Light up the object under the pointer. */
@@ -456,7 +464,7 @@ function choose(next) {
   pointed = 0;
   if (value) {
     clearStrokes();
-    if (tool === "pick") render();
+    render();
   }
 }
 

@@ -245,7 +245,7 @@ def choose(page: Any, task: str) -> None:
 
 def settled(page: Any) -> None:
     """The server has shown the frame that the editor is at, and looked at it."""
-    expect(page.locator("#picture .badge")).to_be_hidden(timeout=30_000)
+    expect(page.locator("#picture .badge")).to_be_hidden(timeout=60_000)
 
 
 def mask_pixels(page: Any, selector: str = "#picture img.mask") -> list[list[int]]:
@@ -260,7 +260,7 @@ def mask_pixels(page: Any, selector: str = "#picture img.mask") -> list[list[int
     )
 
 
-def run(page: Any, timeout: int = 90_000) -> None:
+def run(page: Any, timeout: int = 180_000) -> None:
     page.locator("#run").click()
     expect(page.locator("#run")).to_be_disabled()
     expect(page.locator("#status")).to_contain_text("Done", timeout=timeout)
@@ -403,7 +403,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     page.locator("#run").click()
     expect(page.locator("#cancel")).to_be_enabled()
     expect(page.locator("#run")).to_be_disabled()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=90_000)
+    expect(page.locator("#status")).to_contain_text("Done", timeout=180_000)
 
     for name in ("tracked", "segmented"):
         facts = video_facts(page, result(page, f"{name}.mp4"))
@@ -802,6 +802,21 @@ def test_an_answer_that_was_overtaken_is_not_shown(
         page.wait_for_timeout(50)
     page.wait_for_timeout(1000)
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 3 "))
+
+
+def test_everything_is_found_and_a_click_picks(project: Callable[[], Any]) -> None:
+    page, session = project()
+    settled(page)
+    page.locator("#picture button[data-tool=pick]").click()
+    badge = page.locator("#picture .badge")
+    expect(badge).to_have_text(re.compile(r"^Finding everything: [1-9]\d? %$"))
+    show_frame(page, 4)  # the search on the frame that is left ends, and another one begins
+    expect(badge).to_be_hidden()
+    assert session.view()["survey"]
+    click(page, *ball_at(4))
+    expect(page.locator("#picture .things .state")).to_have_text("key frame")
+    x0, y0, x1, y1 = session.view()["things"][0]["box"]
+    assert abs((x0 + x1) / 2 - ball_at(4)[0]) < 5 and abs((y0 + y1) / 2 - ball_at(4)[1]) < 5
 
 
 def test_what_is_being_typed_outlives_an_answer(

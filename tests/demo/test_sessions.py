@@ -341,17 +341,25 @@ def test_everything_is_found_and_one_thing_picked(
     small[20:30, 20:40] = True
     asked: list[float] = []
 
-    def find(segmenter: object, embedding: object, *, seconds: float) -> list[FoundObject]:
-        asked.append(seconds)
+    def find(segmenter: object, embedding: object, **options: Any) -> list[FoundObject]:
+        asked.append(options["seconds"])
+        options["progress"](3, 4)
+        assert session.surveyed == 0.75
+        session.seek(leave_for)
+        assert options["cancelled"]() == bool(leave_for)
         box = np.zeros(4, np.float32)
         return [FoundObject(mask, box, 0.9, 0.9) for mask in (large, small)]
 
     monkeypatch.setattr(sessions, "find_objects", find)
     with pytest.raises(InputError, match="look again"):
         session.pick(0, 0)
+    leave_for = 2
+    session.survey(0)
+    assert session.view()["survey"] == "", "who has left the frame does not pick from it"
+    leave_for = 0
     session.survey(0)
     session.survey(0)
-    assert len(asked) == 1, "what is known is not searched again"
+    assert len(asked) == 2, "what is known is not searched again"
     labels = np.asarray(picture(session.view()["survey"]))
     assert labels[25, 30] == 2 and labels[50, 80] == 1 and labels[90, 150] == 0
     session.pick(0, 1)
