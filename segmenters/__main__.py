@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from segmenters.evaluation import Clip, Scores
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def list_() -> int:
     """Show the segmenters that the other commands know."""
     from segmenters import list_segmenters

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from media.flow import dense_flow, warp
-from segmenters.base import MASK_INPUT_SIZE, Candidate, Prompt
+from segmenters.base import MASK_INPUT_SIZE, Candidate
 from segmenters.cleanup import box_iou, choose_candidate, clean_mask, mask_box
 from segmenters.region import Window
 
@@ -86,7 +86,6 @@ class Steadier:
         frame: np.ndarray,
         candidates: Sequence[Candidate],
         *,
-        prompt: Prompt | None = None,
         box: np.ndarray | None = None,
         window: Window | None = None,
     ) -> SteadyMask:
@@ -95,7 +94,6 @@ class Steadier:
         Args:
             frame: RGB uint8 (h, w, 3).
             candidates: The answer to one prompt about it.
-            prompt: That prompt, where its points are a user's.
             box: Float (4,), x0 y0 x1 y1 in pixels: where the tracker saw the object.
             window: What part of the frame was encoded, if not all of it.
         """
@@ -103,7 +101,7 @@ class Steadier:
         window = window or (0, 0, size[1], size[0])
         carried = None if self._before is None else self._carry(self._before, frame, window)
         previous = None if carried is None else _enlarge(carried[0], window, size)
-        best = choose_candidate(candidates, prompt=prompt, box=box, previous=previous)
+        best = choose_candidate(candidates, box=box, previous=previous)
         mask, logits = best.mask, np.clip(best.logits, -SURE, SURE)
         if carried is not None and self.inertia > 0:
             moved, trust = carried
