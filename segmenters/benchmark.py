@@ -101,10 +101,14 @@ def read_boxes(path: Path) -> dict[str, list[Prompt]]:
     """Read boxes from a CSV file with the lines `picture,x0,y0,x1,y1`, in pixels, per picture.
 
     Raises:
-        InputError: A line is something else.
+        InputError: A line is something else, or the file no text.
     """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8; save it as a CSV file in UTF-8.") from error
     prompts: dict[str, list[Prompt]] = {}
-    for number, row in enumerate(csv.reader(path.read_text().splitlines()), 1):
+    for number, row in enumerate(csv.reader(lines), 1):
         try:
             picture, *corners = row
             prompt = Prompt(box=np.array([float(corner) for corner in corners]))

@@ -201,6 +201,7 @@ def test_prompts_may_be_boxes_or_true_masks(
         (["--boxes", "{tmp}/bad.csv"], "Line 2 of bad.csv is no box"),
         (["--boxes", "{tmp}/out.csv"], "lies outside the frame"),
         (["--boxes", "{tmp}/none.csv"], "none.csv cannot be used"),
+        (["--boxes", "{tmp}/latin.csv"], "latin.csv is not text in UTF-8"),
         (["--boxes", "x.csv", "--masks", "x"], "--boxes or --masks to prompt with, not both"),
         (["--masks", "{tmp}"], "a.png does not exist"),
         (["--out", "table.txt"], "The result table.txt must end in .md or .csv"),
@@ -219,6 +220,7 @@ def test_bad_input_is_refused_in_one_sentence(
 ) -> None:
     (tmp_path / "bad.csv").write_text("a.png,5,5,30,30\na.png,5,5\n")
     (tmp_path / "out.csv").write_text("a.png,500,500,600,600\n")
+    (tmp_path / "latin.csv").write_bytes("é.png,5,5,30,30\n".encode("latin-1"))
     given = [option.format(tmp=tmp_path) for option in options]
     usual = ["--points", "1", *([] if "--setting" in given else ["--setting", "1,64"])]
     assert main(["benchmark", str(pictures), "--device", "cpu", *usual, *given]) != 0
