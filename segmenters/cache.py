@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from segmenters.base import Candidate, Embedding, Prompt, Segmenter
 
 _log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
+_STALE_SECONDS = 3600.0  # a file still unfinished after that long belongs to nobody
 
 
 class CachedSegmenter:
@@ -147,6 +149,10 @@ class CachedSegmenter:
 
     def _make_room(self) -> None:
         assert self._folder is not None
+        for part in self._folder.glob("*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                    part.unlink()
         files = []
         for file in self._folder.glob("*" + _SUFFIX):
             with suppress(FileNotFoundError):  # another process was faster

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,6 +119,14 @@ def test_the_disk_is_bounded(counting: Counting, tmp_path: Path) -> None:
     assert counting.encoded == 3
     cached.encode(frame(1))
     assert counting.encoded == 4
+
+
+def test_what_a_killed_write_has_left_goes(counting: Counting, tmp_path: Path) -> None:
+    for name, age in (("old.1.part", 7200), ("new.2.part", 60)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    CachedSegmenter(counting, folder=tmp_path).encode(frame(0))
+    assert [file for file in files(tmp_path) if file.endswith(".part")] == ["new.2.part"]
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"rubbish", b"\x10\0\0\0\0\0\0\0{}              "])
