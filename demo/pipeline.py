@@ -25,13 +25,14 @@ import checkpoints
 from demo.project import STEADY, KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks
 from inpainting import Inpainter, MaskSource, build_inpainter, list_inpainters
 from media import InputError
+from media.cuts import CutDetector
 from media.device import multiplies_bfloat16
 from media.draw import draw_box, draw_mask
 from media.video import VideoReader, VideoWriter
 from segmenters import Candidate, Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
 from segmenters.cache import CachedSegmenter
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
-from segmenters.region import Window, answer, choose_window
+from segmenters.region import Window, answer, choose_window, is_within
 from segmenters.steady import Steadier, SteadyMask, with_margin
 from trackers import MultiTracker, Track, build_tracker, list_trackers
 
@@ -304,7 +305,8 @@ def cut_out(
 
     On a key frame the user's prompt counts instead: a given mask is taken as it is, points and box
     go to the segmenter together. Small objects are looked at closely, each by itself; where every
-    object is lost the frame is not even encoded.
+    object is lost, or its box beside the frame, the frame is not even encoded. What was decided
+    before a cut does not count behind it.
 
     Args:
         given: the masks that are taken as they are, by (object id, frame index).
@@ -316,7 +318,10 @@ def cut_out(
     size = reader.info.size
     nothing = SteadyMask(np.zeros(size, bool), float("nan"), float("nan"), False)
     steadiers: dict[Segment, Steadier] = {}
+    cuts = CutDetector()
     for index, frame, here in walk(reader, segments):
+        if cuts.is_cut(frame):
+            steadiers.clear()
         steadiers = {
             segment: steadiers.get(segment) or Steadier(inertia=steady) for segment in here
         }
@@ -325,7 +330,7 @@ def cut_out(
         for segment in here:
             number, key = segment.prompt.id, segment.key
             point = tracks.at(index).get(number)
-            if point is None or point.box is None:
+            if point is None or point.box is None or not is_within(point.box, size):
                 steadiers[segment].forget()
             elif index == key.frame and (number, index) in given:
                 mask = given[number, index]

@@ -21,11 +21,12 @@ import numpy as np
 from PIL import Image
 
 from media import InputError
+from media.cuts import CutDetector
 from media.flow import dense_flow, warp
 from media.masks import load_mask
 from segmenters.base import Prompt, Segmenter
 from segmenters.cleanup import mask_box
-from segmenters.region import Region, answer, choose_window
+from segmenters.region import Region, answer, choose_window, is_within
 from segmenters.steady import Steadier, with_margin
 
 BOUNDARY = 0.008  # tolerance of F as a share of the frame's diagonal
@@ -142,6 +143,11 @@ class Clip:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a frame, without reading its pixels."""
+        with _open(self.frames[index], pixels=False) as picture:
+            return picture.height, picture.width
+
     def frame(self, index: int) -> np.ndarray:
         """RGB uint8 (h, w, 3)."""
         return np.asarray(_open(self.frames[index]).convert("RGB"))
@@ -161,7 +167,12 @@ class Clip:
         return tuple(sorted(found - {0, VOID})) or ((VOID,) if VOID in found else ())
 
     def _labels(self, index: int) -> np.ndarray:
-        picture = _open(self.annotations[index])
+        picture, (height, width) = _open(self.annotations[index]), self.size(index)
+        if picture.size != (width, height):
+            raise InputError(
+                f"{self.annotations[index]} has {picture.width}x{picture.height} pixels, but its "
+                f"frame {width}x{height}; give annotations of the frames' size."
+            )
         if picture.mode in ("P", "L"):
             labels = np.asarray(picture)
             # Grey edges of a black-and-white picture are no objects.
@@ -172,10 +183,11 @@ class Clip:
         return labels
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, *, pixels: bool = True) -> Image.Image:
     try:
         picture = Image.open(path)
-        picture.load()
+        if pixels:
+            picture.load()
     except Exception as error:  # on damaged data Pillow raises almost anything
         raise InputError(f"{path} cannot be read as a picture.") from error
     return picture
@@ -232,7 +244,8 @@ def read_boxes(folder: Path, clip: Clip, object_id: int) -> list[np.ndarray | No
         object_id: Which object.
 
     Returns:
-        Float32 (4,), x0 y0 x1 y1 in pixels, per frame; None where the object is lost.
+        Float32 (4,), x0 y0 x1 y1 in pixels, per frame; None where the object is lost, which it is
+        as well where its box lies beside the frame.
 
     Raises:
         InputError: There is no such file, it cannot be read, or it is one of other frames.
@@ -259,8 +272,8 @@ def read_boxes(folder: Path, clip: Clip, object_id: int) -> list[np.ndarray | No
         raise InputError(
             f"{clip.name} has {len(clip)} frames, but there are {len(boxes)} boxes in {folder}."
         )
-    # Not so for nan, either.
-    return [box if box[2] > box[0] and box[3] > box[1] else None for box in boxes]
+    size = clip.size(0)
+    return [box if is_within(box, size) else None for box in boxes]  # not so for nan, either
 
 
 def read_masks(folder: Path, clip: Clip, object_id: int) -> Iterator[np.ndarray]:
@@ -276,7 +289,7 @@ def read_masks(folder: Path, clip: Clip, object_id: int) -> Iterator[np.ndarray]
     made = folder / (f"{clip.name}_{object_id}" if several else clip.name)
     if not made.is_dir():
         raise InputError(f"There are no masks of {clip.name}: {made} is missing.")
-    size = clip.frame(0).shape[:2]
+    size = clip.size(0)
     for index, frame in enumerate(clip.frames):
         file = made / f"{frame.stem}.png"
         if not file.is_file():
@@ -393,6 +406,8 @@ def cut_out_steadily(
 ) -> Iterator[np.ndarray]:
     """Bool (h, w) per frame, prompted with boxes, as `demo` does; empty where there is no box.
 
+    What was decided before a cut says nothing about the shot behind it.
+
     Args:
         segmenter: Finds the candidates.
         clip: The sequence.
@@ -401,11 +416,13 @@ def cut_out_steadily(
         margin: Whether boxes grow before they prompt, as those of a tracker should.
         region: Whether to look closer at the object.
     """
+    cuts = CutDetector()
     for index, box in zip(range(len(clip)), boxes, strict=True):
         frame = clip.frame(index)
         size = frame.shape[:2]
-        if box is None:
+        if cuts.is_cut(frame) or box is None:
             steadier.forget()
+        if box is None:
             yield np.zeros(size, bool)
             continue
         box = with_margin(box, size) if margin else box

@@ -40,6 +40,15 @@ class View:
     size: tuple[int, int]
 
 
+def is_within(box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a box, float (4,) x0 y0 x1 y1 in pixels, has area inside a frame (height, width).
+
+    A tracked box that has none can prompt nothing: its object is lost.
+    """
+    x0, y0, x1, y1 = np.clip(np.asarray(box, np.float32), 0, np.tile(size[::-1], 2))
+    return bool(x1 > x0 and y1 > y0)
+
+
 def choose_window(
     box: np.ndarray | None,
     size: tuple[int, int],
@@ -65,7 +74,7 @@ def choose_window(
     longest = float(max(box[2] - box[0], box[3] - box[1]))
     if region == "auto" and longest > SMALL * max(size):
         return whole
-    side = STEP * int(np.ceil(CONTEXT * longest / STEP))
+    side = STEP * max(int(np.ceil(CONTEXT * longest / STEP)), 1)
     x0, x1 = _span((box[0] + box[2]) / 2, side, width)
     y0, y1 = _span((box[1] + box[3]) / 2, side, height)
     if points is not None and not ((points >= (x0, y0)) & (points < (x1, y1))).all():

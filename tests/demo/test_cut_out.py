@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from demo.pipeline import Segment, cut_out, find_candidates, look_closer, plan
 from demo.project import KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks, read_doubts
 from demo.run import run
 from media import InputError
-from media.video import open_video
+from media.video import VideoWriter, open_video
 from segmenters import Candidate, Prompt
 from segmenters.steady import Steadier
 from tests.demo.square import HEIGHT, WIDTH, ColourSegmenter, red, square_box, square_frame
@@ -80,6 +81,48 @@ def test_a_lost_object_has_an_empty_mask_and_costs_nothing(clip: Path) -> None:
     assert [mask.any() for mask in made.values()] == [True, True, False, False, True, True]
     assert len(segmenter.shown) == 5  # the key frame twice
     assert iou(made[4], red(square_frame(4))) > 0.9  # nothing is carried over the gap
+
+
+def test_a_box_beside_the_frame_is_a_lost_object(clip: Path) -> None:
+    segmenter, tracks = Watched(), Tracks()
+    boxes = [square_box(0), (-30, 30, -2, 54), (WIDTH, 30, WIDTH + 24, 54)]
+    for index, box in enumerate(boxes):
+        tracks.put(index, 1, TrackPoint(box=box, score=0.9))
+    with open_video(clip) as reader:
+        segments = plan(prompt(), range(3))
+        made = [list(m.values()) for _, _, m in cut_out(reader, tracks, segments, {}, segmenter)]  # type: ignore[arg-type]
+    assert [found.mask.any() for (found,) in made] == [True, False, False]
+    assert len(segmenter.shown) == 2  # the key frame
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_was_decided_before_a_cut_does_not_count_behind_it(tmp_path: Path, cut: bool) -> None:
+    """Of two halves that may be meant the one of the frame before is, but for a new shot."""
+
+    class Either(ColourSegmenter):
+        def predict(self, embedding: Any, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
+            halves = np.zeros((2, HEIGHT, WIDTH), bool)
+            halves[0, 20:80, 10:70] = halves[1, 20:80, 90:150] = True
+            logits = np.full((2, 256, 256), -8, np.float32)
+            logits[0, 32:128, 16:112] = logits[1, 32:128, 144:240] = 8
+            scores = (0.85, 0.9)
+            return [[Candidate(*one) for one in zip(halves, scores, logits, strict=True)]]
+
+    other = np.full((HEIGHT, WIDTH, 3), (10, 60, 160), np.uint8)
+    other[20:60, 80:] = (240, 220, 40)
+    with VideoWriter(tmp_path / "two.mp4", size=(HEIGHT, WIDTH), fps=Fraction(24)) as writer:
+        for index in range(6):
+            writer.write(other if cut and index >= 3 else square_frame(0))
+    tracks = Tracks()
+    for index in range(6):
+        box = (10.0, 20.0, 70.0, 80.0) if index < 3 else (10.0, 20.0, 150.0, 80.0)
+        tracks.put(index, 1, TrackPoint(box=box, score=0.9))
+    with open_video(tmp_path / "two.mp4") as reader:
+        segments = plan(prompt(box=(10, 20, 70, 80)), range(6))
+        made = cut_out(reader, tracks, segments, {}, Either())  # type: ignore[arg-type]
+        masks = [mask.mask for _, _, found in made for mask in found.values()]
+    found = ["left" if mask[50, 40] else "right" for mask in masks]
+    assert found == ["left"] * 3 + ["right" if cut else "left"] * 3
 
 
 def test_a_small_object_is_looked_at_closely(clip: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from media import InputError
+from segmenters import Candidate, Prompt
 from segmenters.evaluation import (
     Clip,
     Statistics,
     boundary_accuracy,
+    cut_out_steadily,
     find_clips,
     read_boxes,
     read_masks,
@@ -23,6 +25,7 @@ from segmenters.evaluation import (
     steadiness,
     true_prompts,
 )
+from segmenters.steady import Steadier
 
 Size = tuple[int, int]
 Shape = tuple[float, float, float, float]
@@ -170,6 +173,46 @@ def test_first_and_last_frame_do_not_count(make: Make) -> None:
     assert score(clip, 1, masks).region == Statistics(0.5, 0.5, -1)
 
 
+def test_annotations_of_another_size_are_refused(make: Make) -> None:
+    root = make()
+    file = root / "Annotations/480p/clip/00002.png"
+    Image.open(file).resize((40, 30)).save(file)
+    (clip,) = find_clips(root)
+    with pytest.raises(InputError, match=r"00002\.png has 40x30 pixels, but its frame 80x60"):
+        clip.objects  # noqa: B018
+
+
+class Either:
+    """A segmenter that cannot tell which half is meant, and is a little surer of the right one."""
+
+    def encode(self, frame: np.ndarray) -> None:
+        pass
+
+    def predict(self, embedding: None, prompts: list[Prompt]) -> list[list[Candidate]]:
+        halves = np.zeros((2, 60, 80), bool)
+        halves[0, 10:50, 5:35] = halves[1, 10:50, 45:75] = True
+        logits = np.full((2, 256, 256), -8, np.float32)
+        logits[0, 32:160, 16:112] = logits[1, 32:160, 144:240] = 8
+        scores = (0.85, 0.9)
+        return [[Candidate(*one) for one in zip(halves, scores, logits, strict=True)]]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_shot_before_does_not_vote(tmp_path: Path, cut: bool) -> None:
+    frames = [tmp_path / f"{index}.png" for index in range(4)]
+    for index, file in enumerate(frames):
+        colour = np.uint8([90, 20, 10] if cut and index > 1 else [10, 40, 90])
+        picture = textured((60, 80)) // 2 + colour
+        Image.fromarray(picture[:, ::-1] if cut and index > 1 else picture).save(file)
+    left, both = np.array([5, 10, 35, 50]), np.array([5, 10, 75, 50])
+    masks = cut_out_steadily(
+        Either(), Clip("clip", tuple(frames), {}), [left, left, both, both],  # type: ignore[arg-type]
+        steadier=Steadier(), margin=False,
+    )  # fmt: skip
+    found = ["left" if mask[30, 20] else "right" for mask in masks]
+    assert found == ["left", "left", *(["right"] * 2 if cut else ["left"] * 2)]
+
+
 def test_frames_without_annotation_are_not_scored(make: Make) -> None:
     root = make()
     (root / "Annotations/480p/clip/00001.png").unlink()
@@ -195,6 +238,13 @@ def test_boxes_of_a_tracker(make: Make, tmp_path: Path, form: str) -> None:
     boxes = read_boxes(tmp_path, clip, 255)
     assert boxes[0] is not None and boxes[0].tolist() == [14, 20, 34, 40]
     assert boxes[1] is None and boxes[2] is None
+
+
+def test_boxes_beside_the_frame_are_lost(make: Make, tmp_path: Path) -> None:
+    (clip,) = find_clips(make())  # of 80 x 60 pixels
+    (tmp_path / "clip.txt").write_text("80,0,9,9\n-9,0,9,9\n0,-30,9,20\n-9,0,10,9\n")
+    found = read_boxes(tmp_path, clip, 255)
+    assert [box is None for box in found] == [True, True, True, False]
 
 
 def test_boxes_of_the_demo(make: Make, tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ import pytest
 
 from media import InputError
 from segmenters import Candidate, Prompt
-from segmenters.region import CONTEXT, SMALL, STEP, answer, choose_window, look, predict
+from segmenters.region import (
+    CONTEXT,
+    SMALL,
+    STEP,
+    answer,
+    choose_window,
+    is_within,
+    look,
+    predict,
+)
 from segmenters.sam import SamSegmenter
 
 SIZE = (200, 400)  # height, width
@@ -44,6 +53,30 @@ def test_a_window_at_the_edge_moves_into_the_frame(x: float, y: float) -> None:
     x0, y0, x1, y1 = choose_window(box_at(x, y, 20), SIZE)
     assert 0 <= x0 and 0 <= y0 and x1 <= 400 and y1 <= 200
     assert x1 - x0 == y1 - y0 == SIDE
+
+
+def test_a_box_without_area_has_a_window_too() -> None:
+    x0, y0, x1, y1 = choose_window(box_at(400, 90, 0), SIZE)
+    assert x1 - x0 == y1 - y0 == STEP and x1 == 400
+
+
+@pytest.mark.parametrize(
+    ("box", "within"),
+    [
+        ((10, 10, 30, 30), True),
+        ((-20, -20, 1, 1), True),
+        ((-20, 10, 0, 30), False),
+        ((400, 10, 420, 30), False),
+        ((10, 200, 30, 220), False),
+        ((30, 10, 30, 30), False),
+        ((np.nan, 10, 30, 30), False),
+    ],
+    ids=str,
+)
+def test_boxes_beside_the_frame_are_told_apart(
+    box: tuple[float, float, float, float], within: bool
+) -> None:
+    assert is_within(np.array(box), SIZE) is within
 
 
 def test_only_small_objects_are_looked_at_closely() -> None:
