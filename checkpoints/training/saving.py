@@ -82,11 +82,15 @@ def write_weights(
 def find_weights(name: str) -> Path:
     """A file, or the file of a checkpoint by its name.
 
+    Whether a run writes one file or pieces depends on their size: either name finds what is there.
+
     Raises:
         InputError: there is neither.
     """
-    if Path(name).exists():
-        return Path(name)
+    twin = name.removesuffix(INDEX) if name.endswith(INDEX) else name + INDEX
+    for path in map(Path, (name, twin)):
+        if path.exists():
+            return path
     if name in checkpoints.CHECKPOINTS:
         return checkpoints.path(name)
     raise InputError(f"There is no file {name}, and no checkpoint of that name.")

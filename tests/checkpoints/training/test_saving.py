@@ -57,6 +57,16 @@ def test_a_state_comes_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
         read_state(file)
 
 
+@pytest.mark.parametrize("piece_mb", [0, 1])
+def test_one_file_and_pieces_are_found_by_either_name(tmp_path: Path, piece_mb: int) -> None:
+    state = {f"t{i}": torch.randn(400, 500) for i in range(2)}  # 0.8 MB each
+    write_weights(state, tmp_path / "weights.safetensors", piece_mb=piece_mb)
+    for name in ("weights.safetensors", "weights.safetensors.index.json"):
+        found = find_weights(str(tmp_path / name))
+        assert found == weights_in(tmp_path)
+        assert torch.equal(read_weights(found)["t1"], state["t1"])
+
+
 def test_weights_that_are_nowhere() -> None:
     with pytest.raises(InputError, match=r"no file nowhere.pth, and no checkpoint of that name"):
         find_weights("nowhere.pth")

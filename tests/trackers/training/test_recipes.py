@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from checkpoints.training.saving import write_weights
 from media import InputError
 from tests.trackers.training.conftest import TINY
 from trackers import build_network
 from trackers.__main__ import main
 from trackers.training import list_recipes, load_recipe, read_values, train
+from trackers.training.networks import build_student, build_teacher
+from trackers.training.objectives import check_comparable
 
 TEACHERS = {"dim": 32, "heads": 2}
+WITHOUT_PREDECESSOR = (
+    "continue_small",
+    "grm_base",
+    "grm_large",
+    "mixvit_teacher",
+    "reduced_1_teacher",
+)
 SHALLOW = ("mixvit_base", "grm_base", "grm_large")  # whose depth no other setting depends on
 
 
@@ -45,6 +56,42 @@ def test_every_recipe_trains_twenty_steps(make, losses_of, tmp_path, name: str) 
     assert {k: t.shape for k, t in state.items()} == {
         k: t.shape for k, t in start.state_dict().items()
     }
+
+
+def _small(name: str) -> dict[str, object]:
+    """What makes the networks of a recipe small without changing how stages hang together."""
+    values = read_values(name)
+    options = values["network"].get("options") or {}
+    init = values.get("init") or {}
+    changes: dict[str, object] = {"init.weights": init.get("weights")}
+    if "v2" in values["network"]["name"]:
+        changes["network.options.feat_sz"] = 16
+    if options.get("kept_hidden"):
+        changes["network.options.kept_hidden"] = 32
+    if init.get("kept_hidden"):
+        changes["init.kept_hidden"] = 32
+    if values.get("teacher"):
+        changes |= {f"teacher.options.{key}": value for key, value in TEACHERS.items()}
+    return changes
+
+
+@pytest.mark.parametrize("piece_mb", [0, 0.1])
+@pytest.mark.parametrize("name", [n for n in list_recipes() if n not in WITHOUT_PREDECESSOR])
+def test_a_stage_starts_from_what_the_one_before_writes(
+    make, tmp_path, monkeypatch, name: str, piece_mb: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = make(name, **_small(name))
+    teacher = recipe.teacher and recipe.teacher.weights
+    for file in {Path(file) for file in (recipe.init.weights, teacher) if file}:
+        before = file.parts[1]
+        assert file == Path("runs", before, "weights.safetensors") and before in list_recipes()
+        state = build_student(make(before, **_small(before) | {"init.weights": None})).state_dict()
+        written = write_weights(state, file, half=True, piece_mb=piece_mb)
+        assert len(written) > 1 or not piece_mb
+    student = build_student(recipe)
+    if recipe.teacher:
+        check_comparable(student, build_teacher(recipe.teacher, student), recipe.losses, name)
 
 
 def test_recipes_are_the_papers() -> None:
