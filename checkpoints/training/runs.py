@@ -104,8 +104,11 @@ class Run(ABC):
             minutes: squeeze the schedule into so many minutes, if it would take longer.
 
         Raises:
-            InputError: the folder holds a run of another recipe, or a damaged state.
+            InputError: the folder holds a run of another recipe, or a damaged state, or there are
+                no minutes.
         """
+        if minutes is not None and not minutes > 0:
+            raise InputError(f"minutes is {minutes:g}; give a number of minutes above 0.")
         self.out, self.place, self.rhythm, self.minutes = out, place, rhythm, minutes
         self.about, self.engine = recipe.about, recipe.engine
         self.saved = _claim(out, recipe.as_dict(), place)
@@ -206,10 +209,15 @@ class Run(ABC):
             yield
             before = time.perf_counter()
 
+    def reached(self) -> float:
+        """How far the schedule is, in its steps: those done or, if that is more, by the clock."""
+        if self.minutes is None:
+            return self.done
+        return max(self.done, self.seconds / 60 / self.minutes * self.rhythm.steps)
+
     def progress(self) -> float:
-        """Share of the run that is done, by steps or, if that comes first, by the clock."""
-        share = self.done / self.rhythm.steps
-        return share if self.minutes is None else max(share, self.seconds / 60 / self.minutes)
+        """Share of the run that is done."""
+        return self.reached() / self.rhythm.steps
 
     # ------------------------------------------------------------------------ figures and files
 

@@ -10,14 +10,14 @@ def cosine_decay(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def warmup(step: int, steps: int) -> float:
+def warmup(step: float, steps: int) -> float:
     """Factor of the learning rate: rises in a line over the first `steps` steps, then is 1.
 
     The paper's recipes start from MAE weights and need none (`steps` 0); a vision transformer that
     starts from scratch does not settle without.
 
     Args:
-        step: counted from 0.
+        step: counted from 0; between two steps where a clock drives the schedule.
         steps: how many the rise takes.
     """
     return min(1.0, (step + 1) / (steps + 1))

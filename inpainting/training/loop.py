@@ -239,14 +239,13 @@ class _Run(Run):
 
     def set_rates(self) -> dict[str, float]:
         """Set the learning rates for the next step."""
-        schedule, progress = self.recipe.schedule, self.progress()
-        factor = warmup(self.done, schedule.warmup_steps)
+        schedule = self.recipe.schedule
+        factor = warmup(self.reached(), schedule.warmup_steps)
         if schedule.decay == "step":
-            # The clock may squeeze the schedule, so what counts is the share that is done.
-            passed = sum(progress * schedule.steps >= drop - 0.5 for drop in schedule.drops)
+            passed = sum(self.reached() >= drop - 0.5 for drop in schedule.drops)
             factor *= 0.1**passed
         else:
-            factor *= cosine_decay(progress)
+            factor *= cosine_decay(self.progress())
         groups = [*self.optimizer.param_groups, *self.judge_optimizer.param_groups]
         for group in groups:
             group["lr"] = group["base_lr"] * factor

@@ -8,6 +8,7 @@ The loop itself, its log and its files are those of `checkpoints.training.runs`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields
@@ -157,7 +158,7 @@ class _Run(Run):
         schedule, progress = self.recipe.schedule, self.progress()
         # Counted from 1; against the rounding of the division, half a step is added.
         epoch = int((progress + 0.5 / schedule.steps) * schedule.epochs) + 1
-        factor = warmup(self.done, schedule.warmup_steps)
+        factor = warmup(self.reached(), schedule.warmup_steps)
         if schedule.decay == "step":
             factor *= step_decay(epoch, schedule.drop_epochs)
         else:
@@ -185,7 +186,13 @@ class _Run(Run):
 
     def notes(self) -> dict[str, str]:
         """See `Run.notes`."""
-        return super().notes() | {"network": self.recipe.network.name}
+        network, data = self.recipe.network, self.recipe.data
+        tracker = {  # what `build_tracker` cannot see in the weights' shapes
+            "options": dict(network.options),
+            "search_factor": data.search_factor,
+            "template_factor": data.template_factor,
+        }
+        return super().notes() | {"network": network.name, "tracker": json.dumps(tracker)}
 
     def state(self) -> dict[str, Any]:
         """See `Run.state`."""

@@ -15,14 +15,18 @@ import numpy as np
 import pytest
 import torch
 
+from checkpoints.training.processes import Place
+from checkpoints.training.schedule import cosine_decay
 from media import InputError
 from trackers.training import train
+from trackers.training.loop import _Run
 from trackers.training.objectives import Objective
 
 ROOT = Path(__file__).parents[3]
 # Depth and width at which a step takes milliseconds, and nothing is left to chance but the data.
 FAST = {"network.options.depth": 2, "network.options.drop_path": 0.0, "data.sampler": "causal"}
 FAST |= {"losses.score": 0.0}
+ALONE = Place(0, 1, torch.device("cpu"))
 
 TRAIN = """
 import json, sys, torch
@@ -154,6 +158,18 @@ def test_the_clock_ends_a_run_with_its_schedule(make, tmp_path) -> None:
     assert 0 < summary["steps"] < recipe.schedule.steps and summary["seconds"] < 30
     rates = [float(row["lr_head"]) for row in rows(tmp_path) if row["lr_head"]]
     assert rates[-1] < 0.2 * max(rates)  # it fell as if the run had been planned so long
+
+
+def test_the_clock_squeezes_the_warm_up_too(make, tmp_path) -> None:
+    changes = {"schedule.epochs": 200, "schedule.warmup_steps": 100}  # of 1000 steps
+    run = _Run(make("continue_small", **FAST | changes), tmp_path, ALONE, minutes=1.0)
+    most = run.optimizer.param_groups[0]["base_lr"]
+    for seconds, share in ((3, 51 / 101), (6, 1.0), (30, 1.0)):
+        run.done, run.seconds = 2, float(seconds)
+        wanted = most * share * cosine_decay(seconds / 60)
+        assert run.set_rates()["lr_head"] == pytest.approx(wanted)
+    run.done = 800  # steps lead
+    assert run.set_rates()["lr_head"] == pytest.approx(most * cosine_decay(0.8))
 
 
 def test_the_removal_follows_the_epochs(make, tmp_path) -> None:
