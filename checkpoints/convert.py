@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from checkpoints.errors import CheckpointError
-from checkpoints.loading import load_state_dict
+from checkpoints.loading import load_notes, load_state_dict
 from checkpoints.store import sha256_of
 
 
@@ -40,6 +40,7 @@ def convert(source: Path, target: Path, *, half: bool = False) -> Path:
     tensors = {key: stored(value) for key, value in load_state_dict(source).items()}
     part = target.with_name(target.name + ".part")
     about = {"format": "pt", "source": source.name, "source_sha256": sha256_of(source)}
+    about = load_notes(source) | about  # which say how a training run's network is built
     try:
         save_file(tensors, part, metadata=about)
         os.replace(part, target)

@@ -150,3 +150,21 @@ def load_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
         detail = (str(error).strip() or type(error).__name__).splitlines()[0]
         blame = f"is damaged or not a weight file ({detail})"
     raise CheckpointError(f"{path} {blame}; download it again or name another file.")
+
+
+def load_notes(path: str | PathLike[str]) -> dict[str, str]:
+    """Read the notes in the head of a safetensors file, or of the first of an index's pieces.
+
+    Returns:
+        What was noted; nothing for files of another kind, or that cannot be read: loading says why.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        first = pieces(Path(path))[0]
+        if weight_kind(first) != "safetensors":
+            return {}
+        with safe_open(first, framework="np") as file:
+            return dict(file.metadata() or {})
+    except (OSError, FormatError, SafetensorError):
+        return {}

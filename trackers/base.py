@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class _Entry:
     tracker: Callable[..., Tracker] | None
     checkpoints: tuple[str, ...]
     from_official: Callable[[StateDict], StateDict]
+    sizes: Callable[[StateDict], dict[str, Any]]
 
 
 _registry: dict[str, _Entry] = {}
@@ -125,6 +127,7 @@ def register(
     tracker: Callable[..., Tracker] | None = None,
     checkpoints: Sequence[str] = (),
     from_official: Callable[[StateDict], StateDict] = lambda state: state,
+    sizes: Callable[[StateDict], dict[str, Any]] = lambda state: {},
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register the function below the decorator as the builder of a network.
 
@@ -135,6 +138,7 @@ def register(
         checkpoints: names in `checkpoints.CHECKPOINTS` with weights for it, the best first.
         from_official: mends the known differences between official files and the network's state
             dict. Weights that differ in anything else are refused.
+        sizes: overrides that weights of another size tell by their shapes; may raise KeyError.
 
     Raises:
         ValueError: the name is taken.
@@ -143,7 +147,7 @@ def register(
     def add(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if name in _registry:
             raise ValueError(f"two networks want to be called {name!r}")
-        _registry[name] = _Entry(network, tracker, tuple(checkpoints), from_official)
+        _registry[name] = _Entry(network, tracker, tuple(checkpoints), from_official, sizes)
         return network
 
     return add
@@ -204,7 +208,9 @@ def build_tracker(
         name: one of `list_trackers()`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
         weights: a file, a state dict, or None for the best checkpoint on this machine: the official
-            one, else the one bundled with the project.
+            one, else the one bundled with the project. The network takes the sizes of the weights:
+            crops, bins, width, depth, and whether there is a score head. A training run notes in
+            its file what shapes do not tell, and its crop factors, which are taken over.
         mode: "robust" for real videos; "benchmark" for the published protocol, never lost.
         search_factor: side of the search window in multiples of the object's mean side.
         update_interval: frames between two updates of the online templates (MixFormerV2).
@@ -243,7 +249,13 @@ def build_tracker(
     with torch.inference_mode(False):  # whatever the caller is in: weights are ordinary tensors
         network, info = _load(name, weights)
         network.requires_grad_(False).eval().to(target)
-    tracker = entry.tracker(network, weights=info, mode=mode, **options)
+        if getattr(network, "removed_blocks", ()) or getattr(network, "kept_hidden", None):
+            network.set_removal_coefficient(0.0)  # type: ignore[operator]  # as the run ends
+    factors = noted_factors(name, weights)
+    template_factor = factors.pop("template_factor", None)
+    tracker = entry.tracker(network, weights=info, mode=mode, **factors | options)
+    if template_factor is not None:
+        tracker.template_factor = template_factor  # type: ignore[attr-defined]
     if fast:
         accelerate = getattr(tracker, "accelerate", None)
         if accelerate is None:
@@ -270,16 +282,62 @@ def _load(
         if not path.is_file():
             raise InputError(f"There is no file {path}; give weights that exist, or none.")
         info, state = WeightsRecord.of_file(label, path), checkpoints.load_state_dict(path)
-    network = _outline(name)
-    wanted, found = network.state_dict(), _registry[name].from_official(state)
-    difference = _difference(wanted, found)
-    if difference:
-        likely = [n for n in list_networks() if _fits(n, state)]
-        looks = f"; it looks like one for {' or '.join(likely)}" if likely else ""
-        raise InputError(f"The weights {info.name} do not fit {name}: {difference}{looks}.")
+    found = _registry[name].from_official(state)
+    network = _outline_for(name, found, _noted(weights).get("options", {}), info.name)
+    wanted = network.state_dict()
     cast_up = {key: tensor.to(wanted[key].dtype, copy=True) for key, tensor in found.items()}
     network.load_state_dict(cast_up, assign=True)
     return network, info
+
+
+def _outline_for(name: str, state: StateDict, noted: Mapping[str, Any], label: str) -> nn.Module:
+    """The network as registered if that fits, else of the sizes that the weights tell."""
+    network = _outline(name)
+    difference = _difference(network.state_dict(), state)
+    if not difference and not noted:
+        return network
+    likely = [other for other in list_networks() if other != name and _fits(other, state)]
+    if noted or not any(_registry[other].tracker for other in likely):
+        try:
+            network = _outline(name, **{**_registry[name].sizes(state), **noted})
+            difference = _difference(network.state_dict(), state)
+        except (LookupError, TypeError):
+            pass  # of another architecture, as the difference says
+    if difference:
+        looks = f"; it looks like one for {' or '.join(likely)}" if likely else ""
+        raise InputError(f"The weights {label} do not fit {name}: {difference}{looks}.")
+    return network
+
+
+def _noted(weights: str | PathLike[str] | StateDict | None) -> dict[str, Any]:
+    """What a training run has written into its weights' head: options of the network, factors."""
+    if weights is None or isinstance(weights, Mapping):
+        return {}
+    text = checkpoints.load_notes(weights).get("tracker", "{}")
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise InputError(f"The notes in the head of {weights} are damaged: {text!r}.") from None
+
+
+def noted_factors(name: str, weights: str | PathLike[str] | StateDict | None) -> dict[str, float]:
+    """Crop factors that a training run has noted in its weights and that are not the tracker's own.
+
+    Args:
+        name: one of `list_trackers()`.
+        weights: as for `build_tracker`.
+
+    Returns:
+        search_factor, template_factor, or one of them, or none.
+    """
+    noted = _noted(weights)
+    if not noted:
+        return {}
+    tracker = _entry("tracker", name, list_trackers()).tracker
+    assert tracker is not None
+    usual = inspect.signature(tracker).parameters["search_factor"].default
+    own = {"search_factor": usual, "template_factor": 2.0}
+    return {key: noted[key] for key in own if noted.get(key, own[key]) != own[key]}
 
 
 def _find_weights(name: str) -> tuple[str, Path]:
@@ -314,7 +372,7 @@ def _fits(name: str, state: StateDict) -> bool:
     return not _difference(_outline(name).state_dict(), _registry[name].from_official(state))
 
 
-def _outline(name: str) -> nn.Module:
+def _outline(name: str, **overrides: Any) -> nn.Module:
     """A network with shapes but no memory behind them, until weights are assigned."""
     with torch.device("meta"):
-        return build_network(name)
+        return build_network(name, **overrides)

@@ -165,12 +165,27 @@ def test_weights_of_another_network_are_refused_in_one_sentence(
     told = refuse("mixformerv2_base", seed)
     assert "looks like one for mixformerv2_small" in told and "keys are missing" in told
     assert "shapes differ" in told
-    without = {key: value for key, value in seed.items() if "score_head" not in key}
+    without = {key: value for key, value in seed.items() if "score_head.layers.0" not in key}
     told = refuse("mixformerv2_small", without)
-    assert "4 of 66 keys are missing (score_head.layers.0.0.weight, ...)" in told
+    assert "2 of 66 keys are missing (score_head.layers.0.0.weight, ...)" in told
     assert "looks like" not in told
     told = refuse("mixformerv2_small", seed | {"score_branch.x": torch.zeros(1)})
     assert "1 keys are unknown (score_branch.x, ...)" in told
+
+
+def test_the_network_takes_the_sizes_of_the_weights(
+    seed: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    without = {key: value for key, value in seed.items() if "score_head" not in key}
+    assert build_tracker("mixformerv2_small", device="cpu", weights=without).network.feat_sz == 96
+    assert "have no score head: nothing is ever called lost" in caplog.text
+    other = build_network(
+        "mixformerv2_base", depth=3, dim=128, heads=2, feat_sz=20, search_size=96, mlp_ratio=0.5
+    )
+    built = build_tracker("mixformerv2_base", device="cpu", weights=other.state_dict()).network
+    assert (built.feat_sz, built.search_size, built.template_size) == (20, 96, 128)
+    assert [len(block.mlp.fc1.bias) for block in built.backbone.blocks] == [64] * 3
+    assert {block.attn.heads for block in built.backbone.blocks} == {2}
 
 
 def test_auto_is_a_device_of_this_machine() -> None:

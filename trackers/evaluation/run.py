@@ -22,7 +22,7 @@ import torch
 from checkpoints import CheckpointError
 from media import InputError
 from media.device import resolve_device
-from trackers.base import Mode, Tracker, build_tracker
+from trackers.base import Mode, Tracker, build_tracker, noted_factors
 from trackers.boxes import xywh_to_xyxy, xyxy_to_xywh
 from trackers.datasets import Dataset, Sequence
 from trackers.evaluation.opencv import PREFIX, build_baseline
@@ -54,9 +54,14 @@ class Contestant:
     baselines: str | None = None
 
     def tuned_for(self, dataset: str) -> Contestant:
-        """The same with the published options for a data set, where none is given."""
-        options = tuned_options(self.name, dataset) | self.options
-        return replace(self, options=options)
+        """The same with the published options for a data set, where none is given.
+
+        A search factor that is noted in the weights is kept: they have seen no other.
+        """
+        options = tuned_options(self.name, dataset)
+        if options and "search_factor" in noted_factors(self.name, self.weights):
+            options.pop("search_factor", None)
+        return replace(self, options=options | self.options)
 
     def build(self) -> Tracker:
         """Build it. Raises InputError and CheckpointError as `build_tracker`."""

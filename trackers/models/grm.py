@@ -29,10 +29,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, register
+from trackers.base import Mode, StateDict, register
 from trackers.crop_tracker import CropTracker
 from trackers.crops import to_tensor
-from trackers.models.layers import AttentionHeads, DropPath, Mlp, PatchEmbed, conv_norm_relu
+from trackers.models.layers import (
+    AttentionHeads,
+    DropPath,
+    Mlp,
+    PatchEmbed,
+    conv_norm_relu,
+    transformer_sizes,
+)
 from trackers.search import Cache
 
 # ------------------------------------------------------------------------------------------ parts
@@ -375,7 +382,12 @@ class GRMTracker(CropTracker):
 # ---------------------------------------------------------------------------- presets and weights
 
 
-@register("grm_base", tracker=GRMTracker, checkpoints=("grm_base",))
+def sizes(state: StateDict) -> dict[str, Any]:
+    """Arguments of `GRM` that weights tell, so that runs of any recipe can be followed."""
+    return dict(transformer_sizes(state, "pos_embed_x", "pos_embed_z"))
+
+
+@register("grm_base", tracker=GRMTracker, checkpoints=("grm_base",), sizes=sizes)
 def grm_base(**overrides: Any) -> GRM:
     """ViT-B, 256 pixel search crops of four times the object."""
     return GRM(**overrides)
@@ -385,6 +397,7 @@ def grm_base(**overrides: Any) -> GRM:
     "grm_large",
     tracker=partial(GRMTracker, search_factor=5.0),
     checkpoints=("grm_large",),
+    sizes=sizes,
 )
 def grm_large(**overrides: Any) -> GRM:
     """ViT-L, 320 pixel search crops of five times the object (upstream's GRM-L320)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,40 @@ def cache_tokens(blocks: Iterable[Any], x: torch.Tensor) -> list[KeysValues]:
         x, keys_values = block.cached(x, None, x.shape[1])
         cache.append(keys_values)
     return cache
+
+
+# ------------------------------------------------------------------------------ sizes of weights
+
+
+def transformer_sizes(
+    state: Mapping[str, torch.Tensor], search_table: str, template_table: str
+) -> dict[str, int]:
+    """Arguments of a network that the shapes of its tensors tell.
+
+    Heads leave no trace: each is taken to have 64 channels, as in all of ViT.
+
+    Args:
+        state: its weights, with the official keys.
+        search_table: what the positions of the search crop are called.
+        template_table: the same of the template crop.
+
+    Raises:
+        KeyError: there is no such table.
+    """
+    rows = [state[f"backbone.{table}"].shape[1] for table in (search_table, template_table)]
+    search_size, template_size = (PatchEmbed.patch * math.isqrt(n) for n in rows)
+    dim = state[f"backbone.{search_table}"].shape[-1]
+    blocks = {key.split(".")[2] for key in state if key.startswith("backbone.blocks.")}
+    return {
+        "search_size": search_size,
+        "template_size": template_size,
+        "dim": dim,
+        "heads": max(1, dim // 64),
+        "depth": len(blocks),
+    }
+
+
+def mlp_ratio(state: Mapping[str, torch.Tensor]) -> float:
+    """Hidden channels of a transformer's first MLP in multiples of its own."""
+    hidden, dim = state["backbone.blocks.0.mlp.fc1.weight"].shape
+    return hidden / dim

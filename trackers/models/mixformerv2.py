@@ -17,6 +17,7 @@ upstream's tracker runs as well.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ import torch
 from torch import nn
 
 from checkpoints import WeightsRecord
-from trackers.base import Mode, Track, register
+from trackers.base import Mode, StateDict, Track, register
 from trackers.boxes import box_iou, clip_xywh, xywh_to_xyxy, xyxy_to_cxcywh
 from trackers.crop_tracker import CropTracker
 from trackers.crops import SquareCrop, to_tensor
@@ -38,10 +39,14 @@ from trackers.models.layers import (
     PatchEmbed,
     cache_tokens,
     fixed_positions,
+    mlp_ratio,
+    transformer_sizes,
 )
 from trackers.recovery import Box, Recovery, Verdict
 from trackers.search import Cache, Sight
 from trackers.templates import OnlineTemplates
+
+_log = logging.getLogger(__name__)
 
 # ------------------------------------------------------------------------------------------ parts
 
@@ -292,6 +297,10 @@ class MixFormerV2Tracker(CropTracker):
         online_size: int = 1,
     ) -> None:
         super().__init__(network, weights=weights, mode=mode, search_factor=search_factor)
+        if mode == "robust" and network.score_head is None:
+            _log.warning(
+                "The weights %s have no score head: nothing is ever called lost.", weights.name
+            )
         self.update_interval = update_interval or (25 if mode == "robust" else 200)
         self.online_size = online_size
 
@@ -373,10 +382,21 @@ class MixFormerV2Tracker(CropTracker):
 # ---------------------------------------------------------------------------- presets and weights
 
 
+def sizes(state: StateDict) -> dict[str, Any]:
+    """Arguments of `MixFormerV2` that weights tell, so that runs of any recipe can be followed."""
+    return {
+        **transformer_sizes(state, "pos_embed_s", "pos_embed_t"),
+        "mlp_ratio": mlp_ratio(state),
+        "feat_sz": state["box_head.layers.1.0.weight"].shape[0],
+        "score_head": any(key.startswith("score_head.") for key in state),
+    }
+
+
 @register(
     "mixformerv2_small",
     tracker=partial(MixFormerV2Tracker, search_factor=4.5),
     checkpoints=("mixformerv2_small", "mixformerv2_small_seed"),
+    sizes=sizes,
 )
 def mixformerv2_small(**overrides: Any) -> MixFormerV2:
     """As wide as the base model, but four blocks with a narrow MLP, and smaller crops."""
@@ -389,6 +409,7 @@ def mixformerv2_small(**overrides: Any) -> MixFormerV2:
     "mixformerv2_base",
     tracker=partial(MixFormerV2Tracker, search_factor=5.0),
     checkpoints=("mixformerv2_base",),
+    sizes=sizes,
 )
 def mixformerv2_base(**overrides: Any) -> MixFormerV2:
     """Eight blocks, 288 pixel search crops."""

@@ -37,6 +37,8 @@ from trackers.models.layers import (
     cache_tokens,
     conv_norm_relu,
     fixed_positions,
+    mlp_ratio,
+    transformer_sizes,
 )
 from trackers.search import Cache
 
@@ -290,18 +292,25 @@ def from_official(state: StateDict) -> StateDict:
     return dict.fromkeys(counters, torch.tensor(0)) | kept
 
 
+def sizes(state: StateDict) -> dict[str, Any]:
+    """Arguments of `MixViT` that weights tell, so that runs of any recipe can be followed."""
+    tables = transformer_sizes(state, "pos_embed_s", "pos_embed_t")
+    return {**tables, "mlp_ratio": mlp_ratio(state)}
+
+
 @register(
     "mixvit_base",
     tracker=MixViTTracker,
     checkpoints=("mixvit_base",),
     from_official=from_official,
+    sizes=sizes,
 )
 def mixvit_base(**overrides: Any) -> MixViT:
     """ViT-B, 288 pixel search crops."""
     return MixViT(**overrides)
 
 
-@register("mixvit_large", tracker=MixViTTracker, from_official=from_official)
+@register("mixvit_large", tracker=MixViTTracker, from_official=from_official, sizes=sizes)
 def mixvit_large(**overrides: Any) -> MixViT:
     """ViT-L, 288 pixel search crops: the large teacher as configured with MixFormerV2."""
     return MixViT(**{"dim": 1024, "depth": 24, "heads": 16} | overrides)
@@ -312,6 +321,7 @@ def mixvit_large(**overrides: Any) -> MixViT:
     tracker=MixViTTracker,
     checkpoints=("mixvit_large_384",),
     from_official=from_official,
+    sizes=sizes,
 )
 def mixvit_large_384(**overrides: Any) -> MixViT:
     """ViT-L, 384 pixel search crops: as published."""
