@@ -270,8 +270,8 @@ class Page:
         )  # fmt: skip
         # Through the same queue as what is done in the editor, and so after it.
         self.run.click(self.on_run, begun, [*run_state, *results, self.editor], **look)
-        self.pause.click(self.on_pause, self.session_id, run_state, **direct)
-        self.cancel.click(self.on_cancel, self.session_id, run_state, **direct)
+        self.pause.click(self.on_pause, self.session_id, [*run_state, *results], **direct)
+        self.cancel.click(self.on_cancel, self.session_id, [*run_state, *results], **direct)
         self.timer.tick(
             self.on_tick, self.session_id, [*run_state, *results, self.editor], **direct
         )

@@ -1,7 +1,8 @@
 """Runs of the pipeline in the background: one at a time per device, the others wait their turn.
 
 A job lives in the server and not in the page that started it: closing the tab does not end it, and
-whoever knows its id finds it again.
+whoever knows its id finds it again. One that is paused stands still where it is, until somebody
+else waits for the device: then it goes back into the queue, and later on from what it had finished.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from demo.project import ObjectPrompt, Settings, Task, link
 from demo.run import Result
 from demo.worker import Picture, Worker
 from media import InputError
+from media.device import resolve_device
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 # Like `demo.worker.Worker`.
@@ -79,6 +81,24 @@ class Job:
     def active(self) -> bool:
         return self.state in ("waiting", "running")
 
+    @property
+    def queued(self) -> bool:
+        """Whether it may begin as soon as it is its turn."""
+        return self.state == "waiting" and not self.pause.is_set()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a job was submitted with."""
+
+    source: Path
+    folder: Path
+    objects: list[ObjectPrompt]
+    settings: Settings
+    options: dict[str, Any]
+    shelves: Path
+    ended: Callable[[], None]
+
 
 def publish(result: Result, shelf: Path) -> list[Path]:
     """Lay out what a run made for being looked at and downloaded, in the new folder `shelf`.
@@ -98,6 +118,12 @@ def publish(result: Result, shelf: Path) -> list[Path]:
                 if path.is_file():
                     archive.write(path, path.relative_to(result.folder))
     return [*(shelf / video.name for video in videos), shelf / ARCHIVE]
+
+
+def _place(device: str) -> str:
+    """A device by the one name that all its names stand for."""
+    found = resolve_device(device)
+    return f"cuda:{found.index or 0}" if found.type == "cuda" else found.type
 
 
 class Jobs:
@@ -121,6 +147,7 @@ class Jobs:
         self._max_waiting = max_waiting
         self._keep_seconds = keep_seconds
         self._jobs: dict[str, Job] = {}  # in the order they were submitted
+        self._calls: dict[str, _Call] = {}
         self._workers: dict[str, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
 
@@ -145,14 +172,14 @@ class Jobs:
             options: what else `demo.run.run` takes.
 
         Raises:
-            InputError: too many others are waiting.
+            InputError: too many others are waiting, or there is no such device.
         """
+        device = _place(settings.device)
+        settings = replace(settings, device=device)
         with self._lock:
             self._forget_old()
-            device = settings.device
-            if sum(j.device == device and j.state == "waiting" for j in self._jobs.values()) >= (
-                self._max_waiting
-            ):
+            waiting = sum(j.queued for j in self._jobs.values() if j.device == device)
+            if waiting >= self._max_waiting:
                 raise InputError(
                     f"{self._max_waiting} jobs are waiting already; try again in a few minutes."
                 )
@@ -161,30 +188,45 @@ class Jobs:
                 self._runs[device] = self._new_run()
             job = Job(device, settings.do, settings.exports, job_id or uuid.uuid4().hex)
             self._jobs[job.id] = job
-            self._workers[device].submit(
-                self._work, job, ended, shelves, source, folder, list(objects), settings, options
+            self._calls[job.id] = _Call(
+                source, folder, list(objects), settings, options, shelves, ended
             )
+            self._workers[device].submit(self._next, device)
         return job
 
     def find(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
     def ahead_of(self, job: Job) -> int:
-        """How many jobs have to end before a waiting one begins."""
+        """How many jobs have to end before a waiting one begins; a paused one makes way."""
         with self._lock:
-            others = list(self._jobs.values())
-        return sum(j.device == job.device and j.active for j in others[: others.index(job)])
+            jobs = [j for j in self._jobs.values() if j.device == job.device]
+        running = (j for j in jobs if j.state == "running" and j is not job)
+        queued = (j for j in jobs[: jobs.index(job)] if j.queued)
+        return sum(not j.pause.is_set() for j in running) + sum(1 for _ in queued)
 
     def pause(self, job: Job, on: bool) -> None:
-        """Let a job stand still after the frame it is working on, or go on."""
-        job.pause.set() if on else job.pause.clear()
+        """Let a job stand still after the frame it is working on, or go on.
+
+        It makes way for whoever waits, and then has its place in the queue again when it goes on.
+        """
+        with self._lock:
+            if on:
+                job.pause.set()
+            else:
+                job.pause.clear()
+                if job.state == "waiting":
+                    self._workers[job.device].submit(self._next, job.device)
 
     def cancel(self, job: Job) -> None:
         """End a job: a waiting one at once, a running one within a second or so."""
         job.stop.set()
         with self._lock:
-            if job.state == "waiting":
+            waited = job.state == "waiting"
+            if waited:
                 job.state, job.ended = "cancelled", time.monotonic()
+        if waited:
+            self._calls[job.id].ended()
 
     def close(self) -> None:
         """Cancel everything and wait until it has ended."""
@@ -199,19 +241,26 @@ class Jobs:
     def _forget_old(self) -> None:
         limit = time.monotonic() - self._keep_seconds
         for job in [j for j in self._jobs.values() if not j.active and j.ended < limit]:
-            del self._jobs[job.id]
+            del self._jobs[job.id], self._calls[job.id]
 
-    def _work(
-        self,
-        job: Job,
-        ended: Callable[[], None],
-        shelves: Path,
-        source: Path,
-        folder: Path,
-        objects: list[ObjectPrompt],
-        settings: Settings,
-        options: dict[str, Any],
-    ) -> None:
+    def _makes_way(self, job: Job) -> bool:
+        """Whether a job stands still while others wait for its device."""
+        if not job.pause.is_set():
+            return False
+        with self._lock:
+            return any(j.queued for j in self._jobs.values() if j.device == job.device)
+
+    def _next(self, device: str) -> None:
+        """Do the first job that may begin on a device, if there is one."""
+        with self._lock:
+            job = next((j for j in self._jobs.values() if j.device == device and j.queued), None)
+            if job is None:  # it was cancelled, or is paused
+                return
+            job.state = "running"
+            call = self._calls[job.id]
+        self._work(job, call)
+
+    def _work(self, job: Job, call: _Call) -> None:
         began = time.monotonic()
 
         def report(stage: str, done: int, total: int) -> None:
@@ -220,20 +269,22 @@ class Jobs:
                 began = time.monotonic()
             job.progress = Progress(stage, done, total, time.monotonic() - began)
 
-        with self._lock:
-            if job.stop.is_set():
-                return
-            job.state = "running"
         state: State = "failed"
         try:
             result = self._runs[job.device](
-                source, folder, objects, settings, report=report, cancelled=job.stop.is_set,
-                paused=job.pause.is_set, picture=partial(setattr, job, "picture"), **options,
+                call.source, call.folder, call.objects, call.settings, report=report,
+                cancelled=lambda: job.stop.is_set() or self._makes_way(job),
+                paused=job.pause.is_set, picture=partial(setattr, job, "picture"), **call.options,
             )  # fmt: skip
-            job.files = publish(result, shelves / job.id)
+            job.files = publish(result, call.shelves / job.id)
             job.result = result
             state = "done"
         except Cancelled:
+            with self._lock:
+                if not job.stop.is_set():  # it makes way
+                    job.state, job.progress, job.picture = "waiting", Progress(), None
+                    self._workers[job.device].submit(self._next, job.device)
+                    return
             state = "cancelled"
         except Exception as error:
             job.error, code = explain(error)
@@ -241,4 +292,4 @@ class Jobs:
                 logger.exception("A job failed.")
         job.ended = time.monotonic()
         job.state = state  # last: whoever sees it finds the rest in place
-        ended()
+        call.ended()

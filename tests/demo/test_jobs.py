@@ -18,6 +18,7 @@ from demo.project import Settings
 from demo.run import Result
 from demo.worker import Picture
 from media import InputError
+from media.device import resolve_device
 
 
 class Steps:
@@ -52,7 +53,7 @@ class Steps:
                 assert self.frame.acquire(timeout=20)
                 report("follow", done, self.total)
                 picture((done, b"jpeg"))
-                while paused():
+                while paused() and not cancelled():
                     time.sleep(0.005)
                 if cancelled():
                     raise Cancelled("stopped")
@@ -81,9 +82,14 @@ def jobs(steps: Steps) -> Iterator[Jobs]:
     queue.close()
 
 
-def submit(jobs: Jobs, folder: Path, name: str = "a", device: str = "cpu") -> Job:
+def submit(
+    jobs: Jobs, folder: Path, name: str = "a", device: str = "cpu",
+    ended: Callable[[], None] = lambda: None,
+) -> Job:  # fmt: skip
     (folder / "run.json").write_text("{}")
-    return jobs.submit(Path(name), folder, [], Settings(device=device), shelves=folder, budget=None)
+    return jobs.submit(
+        Path(name), folder, [], Settings(device=device), shelves=folder, ended=ended, budget=None
+    )
 
 
 def test_progress_is_seen_and_the_job_is_found_by_its_id(
@@ -122,7 +128,7 @@ def test_one_job_per_device_and_the_others_know_their_place(
     jobs: Jobs, steps: Steps, tmp_path: Path
 ) -> None:
     first, second, third = (submit(jobs, tmp_path, name) for name in "abc")
-    elsewhere = submit(jobs, tmp_path, "d", device="cuda:1")
+    elsewhere = submit(jobs, tmp_path, "d", device="meta")  # which torch has anywhere
     wait_for(lambda: first.state == "running" and elsewhere.state == "running")
     assert [second.state, third.state] == ["waiting", "waiting"]
     assert [jobs.ahead_of(j) for j in (first, second, third, elsewhere)] == [0, 1, 2, 0]
@@ -156,10 +162,60 @@ def test_a_paused_job_stands_still_and_goes_on(jobs: Jobs, steps: Steps, tmp_pat
     wait_for(lambda: job.state == "done")
 
 
+def test_a_paused_job_makes_way_for_who_waits_and_then_goes_on(
+    jobs: Jobs, steps: Steps, tmp_path: Path
+) -> None:
+    first = submit(jobs, tmp_path, "a")
+    wait_for(lambda: first.state == "running")
+    jobs.pause(first, True)
+    steps.frame.release()
+    wait_for(lambda: first.progress.done == 1)
+    second, third = (submit(jobs, tmp_path, name) for name in "bc")
+    assert jobs.ahead_of(second) == 0 and jobs.ahead_of(third) <= 1
+    wait_for(lambda: second.state == "running")
+    assert first.state == "waiting" and first.active and not first.progress.stage
+    jobs.pause(first, False)  # it was there first
+    assert [jobs.ahead_of(j) for j in (first, third)] == [1, 2]
+    steps.frame.release(100)
+    wait_for(lambda: third.state == "done")
+    assert steps.began == ["a", "b", "a", "c"] and steps.most_at_once == 1
+    assert (first.state, second.state) == ("done", "done")
+
+
+def test_a_job_that_made_way_waits_for_its_user_and_can_be_cancelled(
+    steps: Steps, tmp_path: Path
+) -> None:
+    jobs = Jobs(lambda: steps, max_waiting=1)
+    first = submit(jobs, tmp_path, "a")
+    jobs.pause(first, True)  # perhaps before it has begun
+    steps.frame.release(100)
+    second = submit(jobs, tmp_path, "b")
+    wait_for(lambda: second.state == "done")
+    third = submit(jobs, tmp_path, "c")  # whoever has paused takes nobody's place
+    wait_for(lambda: third.state == "done")
+    assert first.state == "waiting"
+    jobs.cancel(first)
+    assert first.state == "cancelled"
+    jobs.close()
+
+
+def test_all_names_of_a_device_are_one_queue(jobs: Jobs, steps: Steps, tmp_path: Path) -> None:
+    here = str(resolve_device("auto"))
+    first, second = (submit(jobs, tmp_path, device=name) for name in ("auto", f"{here}:0"))
+    assert first.device == second.device and jobs.ahead_of(second) == 1
+    steps.frame.release(100)
+    wait_for(lambda: second.state == "done")
+    assert steps.most_at_once == 1
+
+
 def test_cancel_ends_a_waiting_job_at_once(jobs: Jobs, steps: Steps, tmp_path: Path) -> None:
-    first, second, third = (submit(jobs, tmp_path, name) for name in "abc")
+    first = submit(jobs, tmp_path)
+    ended: list[str] = []
+    second = submit(jobs, tmp_path, "b", ended=lambda: ended.append(second.state))
+    third = submit(jobs, tmp_path, "c")
     jobs.cancel(second)
     assert second.state == "cancelled" and jobs.ahead_of(third) == 1
+    assert ended == ["cancelled"], "or the next server would run it"
     steps.frame.release(100)
     wait_for(lambda: third.state == "done")
     assert steps.began == ["a", "c"] and first.state == "done"
