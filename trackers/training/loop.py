@@ -37,7 +37,7 @@ from trackers.training.distill import importance_on, order_hidden_units
 from trackers.training.networks import build_student, build_teacher, parameter_groups
 from trackers.training.objectives import Objective, Teacher, answer, check_comparable
 from trackers.training.schedule import removal_coefficient, step_decay
-from trackers.training.validation import HeldOut, follow_sequences
+from trackers.training.validation import HeldOut, follow_sequences, open_sequences
 
 
 def train(
@@ -65,6 +65,8 @@ def train(
     Raises:
         InputError: weights, data or folder do not fit the recipe.
     """
+    if evaluate is not None:
+        open_sequences(*evaluate)  # what is wrong with them shows before days of training
     with join(device) as place:
         run = _Run(recipe, out, place, minutes)
         summary = run.finish()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from checkpoints.training.processes import Place
+from media import InputError
 from trackers.boxes import box_iou
 from trackers.training.config import PACKED, Recipe, read
 from trackers.training.data import Batches, DataConfig, SourceConfig
 from trackers.training.losses import target_corners
 from trackers.training.objectives import answer, corners
+
+if TYPE_CHECKING:
+    from trackers.datasets import Dataset
 
 _SEED = 2026  # of the pairs: the same ones for every run with the same data
 
@@ -70,7 +74,7 @@ class HeldOut:
             return {}
         was_training = network.training
         network.eval()
-        sums = torch.zeros(5, dtype=torch.float64, device=self._place.device)
+        sums = torch.zeros(5, dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
         for _, batch in zip(range(self._steps), self.batches, strict=False):
             with torch.autocast(self._place.device.type, torch.bfloat16, enabled=self._bf16):
                 found: Any = answer(network, batch)
@@ -87,7 +91,7 @@ class HeldOut:
                     right.sum(),
                     torch.tensor(float(len(batch)), device=iou.device),
                 ]
-            ).double()
+            ).cpu()
         network.train(was_training)
         iou, half, shown, right, total = self._place.mean(sums).tolist()
         figures = {
@@ -97,6 +101,23 @@ class HeldOut:
         if getattr(network, "score_head", None) is not None:
             figures["held_out_score"] = right / total
         return figures
+
+
+def open_sequences(kind: str, root: Path) -> Dataset:
+    """A data set to follow: its `val` part if there is one, else what results are published on.
+
+    Raises:
+        InputError: it cannot be opened, or nobody but a server knows its boxes.
+    """
+    from trackers.datasets import dataset_class, open_dataset  # late: they read frames with OpenCV
+
+    data = open_dataset(kind, root, split="val" if "val" in dataset_class(kind).splits else None)
+    if data.hidden:
+        raise InputError(
+            f"Only the server of {data.title} knows the boxes of its {data.split} split, so that "
+            "nothing can be measured on it here: evaluate on another data set."
+        )
+    return data
 
 
 def follow_sequences(
@@ -113,10 +134,12 @@ def follow_sequences(
 
     Returns:
         Per sequence, and for "mean", what `trackers.evaluation` reports on such a data set.
+
+    Raises:
+        InputError: as `open_sequences`.
     """
     # Late: evaluation reads frames with OpenCV, which training does without.
     from checkpoints import WeightsRecord
-    from trackers.datasets import open_dataset
     from trackers.evaluation.metrics import columns, score
     from trackers.evaluation.run import follow
     from trackers.models.grm import GRM, GRMTracker
@@ -134,7 +157,7 @@ def follow_sequences(
         search_factor=recipe.data.search_factor,
     )
     tracker.template_factor = recipe.data.template_factor
-    data = open_dataset(kind, root)
+    data = open_sequences(kind, root)
     table = {}
     for name in data.names:
         sequence = data[name]
