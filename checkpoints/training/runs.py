@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +91,9 @@ class Run(ABC):
     batches: Iterable[Any]
     told: tuple[str, ...] = ("total",)
     """Figures that are worth a line on the screen."""
+    free: tuple[str, ...] = ("data.workers", "engine.log_every", "engine.save_every*")
+    """Settings, as patterns, that may change when a run goes on: they do not change what it learns.
+    Of a list, what stands in it is free and how much that is is not."""
 
     def __init__(
         self, recipe: Recipe, out: Path, place: Place, rhythm: Rhythm, minutes: float | None
@@ -104,14 +108,14 @@ class Run(ABC):
             minutes: squeeze the schedule into so many minutes, if it would take longer.
 
         Raises:
-            InputError: the folder holds a run of another recipe, or a damaged state, or there are
-                no minutes.
+            InputError: the folder holds the state of another recipe, or a damaged one, or there
+                are no minutes.
         """
         if minutes is not None and not minutes > 0:
             raise InputError(f"minutes is {minutes:g}; give a number of minutes above 0.")
         self.out, self.place, self.rhythm, self.minutes = out, place, rhythm, minutes
         self.about, self.engine = recipe.about, recipe.engine
-        self.saved = _claim(out, recipe.as_dict(), place)
+        self.saved = _claim(out, recipe.as_dict(), self.free, place)
         self.done, self.seconds = 0 if self.saved is None else self.saved["step"], 0.0
         self.figures: dict[str, float] = {}
         self.average: Average | None = None
@@ -293,27 +297,59 @@ def seed_for(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % 2**63
 
 
-def _claim(out: Path, described: dict[str, Any], place: Place) -> dict[str, Any] | None:
-    file = out / "recipe.json"
-    if file.exists():
-        try:
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            earlier = None
-        if earlier != described:
-            raise InputError(
-                f"{out} holds a run of another recipe ({_first_change(earlier, described)}); "
-                "name another folder with --out."
-            )
-    elif place.leads:
+def _claim(
+    out: Path, described: dict[str, Any], free: tuple[str, ...], place: Place
+) -> dict[str, Any] | None:
+    """Note what is done here. Returns the state to go on from, if a run got as far as one."""
+    file, kept, saved = out / "recipe.json", out / "state.pt", None
+    if kept.exists():
+        if file.exists():
+            _compare(_read_recipe(file), described, free, out)
+        saved = read_state(kept)
+    if place.leads:
         text = json.dumps(described, indent=1)
         write(file, lambda part: part.write_text(text, encoding="utf-8"))
-    kept = out / "state.pt"
-    return read_state(kept) if kept.exists() else None
+    return saved
+
+
+def _read_recipe(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(
+            f"{file} is damaged, so nobody knows which run this is; name another folder with --out."
+        ) from None
+
+
+def _compare(earlier: Any, now: Any, free: tuple[str, ...], out: Path) -> None:
+    earlier, now = _bound(earlier, free), _bound(now, free)
+    if earlier != now:
+        raise InputError(
+            f"{out} holds a run of another recipe ({_first_change(earlier, now)}); "
+            "name another folder with --out."
+        )
+
+
+def _bound(values: Any, free: tuple[str, ...], where: str = "") -> Any:
+    """What of nested values is not free: of a list whose entries are, their number."""
+    if isinstance(values, dict):
+        places = {key: f"{where}.{key}".strip(".") for key in values}
+        return {
+            key: _bound(value, free, places[key])
+            for key, value in values.items()
+            if not any(fnmatch(places[key], pattern) for pattern in free)
+        }
+    if isinstance(values, list):
+        if f"{where}.*" in free:
+            return f"{len(values)} entries"
+        return [_bound(value, free, f"{where}.{i}") for i, value in enumerate(values)]
+    return values
 
 
 def _first_change(earlier: Any, now: Any, where: str = "") -> str:
-    """In words, where two nested dicts differ first."""
+    """In words, where two nested values differ first."""
+    if isinstance(earlier, list) and isinstance(now, list) and len(earlier) == len(now):
+        earlier, now = ({str(i): value for i, value in enumerate(each)} for each in (earlier, now))
     if isinstance(earlier, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*earlier, *now]):
             if earlier.get(key) != now.get(key):

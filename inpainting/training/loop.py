@@ -94,6 +94,7 @@ class _Run(Run):
     """The network, its judge, and what both learn from. Read `step` first."""
 
     told = ("total", "hole", "held_out_psnr", "held_out_hole_psnr", "samples_per_second")
+    free = (*Run.free, "data.clips.*", "data.objects.*", "engine.draw_every", "validation.every")
 
     def __init__(self, recipe: Recipe, out: Path, place: Place, minutes: float | None) -> None:
         engine, schedule, rates = recipe.engine, recipe.schedule, recipe.optimizer

@@ -83,6 +83,7 @@ class _Run(Run):
     """A tracker's network, what it learns from, and what changes meanwhile."""
 
     told = ("total", "iou", "held_out_iou", "samples_per_second")
+    free = (*Run.free, "data.sources.*.path", "validation")
 
     def __init__(self, recipe: Recipe, out: Path, place: Place, minutes: float | None) -> None:
         engine, schedule = recipe.engine, recipe.schedule

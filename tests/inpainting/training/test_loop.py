@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +19,11 @@ import torch
 
 import checkpoints
 from checkpoints.training import runs
+from checkpoints.training.processes import Place
 from inpainting.training import Recipe, train
 from inpainting.training.losses import composite
 from inpainting.training.networks import build_generator, load_flow
+from inpainting.training.validation import HeldOut
 from media import InputError
 
 Make = Callable[..., Recipe]
@@ -65,8 +69,22 @@ def test_it_learns(make: Make, figures_of: Figures, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_it_is_measured_on_a_device_without_float64(make: Make) -> None:
+    held_out = HeldOut(make("tiny", **{"validation.samples": 2}), Place(0, 1, torch.device("cpu")))
+    held_out._place = Place(0, 1, torch.device("mps"))  # which cannot make a tensor here at all
+    found = held_out.measure(lambda batch: torch.zeros_like(batch.truth[:, : batch.num_local]))
+    assert 0 < found["held_out_hole_psnr"] < found["held_out_psnr"] < 60
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_no_minutes_are_refused(make: Make, tmp_path: Path, minutes: float) -> None:
+    with pytest.raises(InputError, match="a number of minutes above 0"):
+        train(make("tiny"), tmp_path, device="cpu", minutes=minutes)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
-    make: Make, figures_of: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, clips: Path, figures_of: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = make("tiny", **{"engine.ema": 0.9, "engine.save_every": 2, "schedule.steps": 5})
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
@@ -86,7 +104,12 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     monkeypatch.undo()
     torch.set_num_threads(1)
     assert torch.load(broken / "state.pt", weights_only=True)["step"] == 2
-    train(recipe, broken, device="cpu")
+    shutil.copytree(clips, tmp_path / "moved")
+    moved = replace(recipe, data=replace(recipe.data, clips=(str(tmp_path / "moved"),), workers=1))
+    twice = replace(recipe, data=replace(recipe.data, clips=(str(clips), str(clips))))
+    with pytest.raises(InputError, match=r"data\.clips is '2 entries' now and was '1 entries'"):
+        train(twice, broken, device="cpu")
+    train(moved, broken, device="cpu")
     assert figures_of(broken, "total") == figures_of(unbroken, "total")
     first, second = weights(unbroken), weights(broken)
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ import torch
 from checkpoints.training.processes import Place
 from checkpoints.training.schedule import cosine_decay
 from media import InputError
-from trackers.training import train
+from trackers.training import Recipe, train
 from trackers.training.loop import _Run
 from trackers.training.objectives import Objective
 
@@ -46,6 +49,32 @@ def command(recipe, stills: Path, out: Path) -> list[str]:
 def rows(out: Path) -> list[dict[str, str]]:
     with (out / "log.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def moved(recipe: Recipe, path: str | Path) -> Recipe:
+    """The same with its pictures in another place."""
+    (source,) = recipe.data.sources
+    return replace(recipe, data=replace(recipe.data, sources=(replace(source, path=str(path)),)))
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Interrupt what is trained inside `with stop_at(STEP)` before that step."""
+
+    @contextmanager
+    def stop(step: int):
+        whole = _Run.step
+
+        def stops(self, batch):
+            if self.done == step:
+                raise KeyboardInterrupt
+            return whole(self, batch)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(_Run, "step", stops)
+            yield
+
+    return stop
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -152,6 +181,12 @@ def test_in_half_precision_it_learns_nearly_the_same(make, losses_of, tmp_path) 
     assert rough == pytest.approx(exact, rel=0.05) and rough != exact
 
 
+def test_it_is_measured_on_a_device_without_float64(make, tmp_path) -> None:
+    run = _Run(make("continue_small", **FAST | {"validation.samples": 4}), tmp_path, ALONE, None)
+    run.held_out._place = Place(0, 1, torch.device("mps"))  # which can make no tensor here at all
+    assert 0 <= run.validate()["held_out_iou"] <= 1
+
+
 def test_the_clock_ends_a_run_with_its_schedule(make, tmp_path) -> None:
     recipe = make("continue_small", **FAST | {"schedule.epochs": 100_000})
     summary = train(recipe, tmp_path, device="cpu", minutes=0.02)
@@ -190,6 +225,44 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(make, tmp_path) -> Non
     train(make("continue_small", **FAST | {"schedule.epochs": 1}), tmp_path, device="cpu")
     with pytest.raises(InputError, match=r"schedule.epochs is 2 now and was 1"):
         train(make("continue_small", **FAST | {"schedule.epochs": 2}), tmp_path, device="cpu")
+
+
+def test_a_first_try_that_failed_does_not_keep_the_folder(make, losses_of, tmp_path) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
+    with pytest.raises(InputError, match=r"no folder .*nowhere"):
+        train(moved(recipe, tmp_path / "nowhere"), tmp_path / "run", device="cpu")
+    lost = make("continue_small", **FAST | {"schedule.epochs": 1, "init.weights": "lost.pth"})
+    with pytest.raises(InputError, match=r"no file lost\.pth"):
+        train(lost, tmp_path / "run", device="cpu")
+    train(recipe, tmp_path / "run", device="cpu")
+    assert len(losses_of(tmp_path / "run")) == 5
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text()) == recipe.as_dict()
+
+
+def test_what_changes_no_loss_may_change_when_a_run_goes_on(
+    make, stills, losses_of, tmp_path, stop_at
+) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 2})
+    train(recipe, tmp_path / "unbroken", device="cpu")
+    out = tmp_path / "broken"
+    with stop_at(7):
+        train(recipe, out, device="cpu")
+    shutil.copytree(stills, tmp_path / "moved")
+    free = {
+        "data.workers": 1,
+        "engine.log_every": 2,
+        "engine.save_every_epochs": 3,
+        "validation.samples": 4,
+        "validation.every_epochs": 1,
+    }
+    changed = make("continue_small", **FAST | {"schedule.epochs": 2} | free)
+    train(moved(changed, tmp_path / "moved"), out, device="cpu")
+    first, second = weights(tmp_path / "unbroken"), weights(out)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    bound = {"engine.seed": 7, "data.flip": 0.1, "data.sources.stills.weight": 2.0}
+    for key, value in bound.items():
+        with pytest.raises(InputError, match=f"{key.split('.')[-1]} is {value} now"):
+            train(make("continue_small", **FAST | {key: value, "schedule.epochs": 2}), out)
 
 
 def test_a_damaged_state_is_named(make, tmp_path) -> None:
