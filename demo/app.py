@@ -29,6 +29,7 @@ from demo import sample
 from demo.api import add_endpoints
 from demo.files import Files
 from demo.guards import NoFetching, files_only
+from demo.pictures import survey_url
 from demo.project import ADJUSTABLE, EXPORTS, Settings
 from demo.sessions import Session
 from demo.wording import (
@@ -49,6 +50,7 @@ SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
 STATIC = Path(__file__).with_name("static")
 SWEEP_SECONDS = 600.0
 AUTO = "auto"
+GONE = "This project is no longer kept here; choose its video again."
 RESOLUTIONS = (320, 480, 640, 960, 1280, 1920)  # pixels, to choose from
 
 # -------------------------------------------------------------------------------------------- page
@@ -256,6 +258,9 @@ class Page:
             self.on_act, self.session_id, [self.editor, *run_state, *results],
             trigger_mode="multiple", **look,
         )  # fmt: skip
+        self.editor.refresh(
+            self.on_refresh, self.session_id, [*run_state, *results, self.editor], **direct
+        )  # fmt: skip
         self.editor.prepare(self.on_prepare, self.session_id, self.editor, **prepared)
         self.editor.survey(self.on_survey, self.session_id, self.editor, **prepared)
         self.editor.rest(self.on_rest, self.session_id, self.editor, **prepared)
@@ -369,8 +374,11 @@ class Page:
 
     def on_load(self, remembered: str, request: gr.Request) -> Any:
         """Go on with the project in the address, or where this browser was."""
-        wanted = request.query_params.get("project") or remembered
+        wanted = request.query_params.get("project")
         session = self.workspace.find(wanted)
+        if wanted and session is None:
+            gr.Warning(GONE)
+        session = session or self.workspace.find(remembered)
         return gr.skip() if session is None else self._everything(session)
 
     def on_models(self) -> str:
@@ -394,12 +402,17 @@ class Page:
             return {**session.view(), "looking": ""}  # or it would be asked for again at once
         return session.view()
 
-    @told
-    def on_survey(self, session_id: str) -> Updates:
+    def on_survey(self, session_id: str) -> Any:
         """Find everything on the frame that is shown now."""
-        session = self._session(session_id)
-        session.survey(session.frame_index)
-        return {self.editor: session.view()}
+        session = self.workspace.find(session_id)
+        if session is None:
+            return gr.skip()
+        try:
+            session.survey(session.frame_index)
+        except (InputError, checkpoints.CheckpointError) as error:
+            gr.Warning(html.escape(str(error)))
+            return {**session.view(), "survey": survey_url([])}  # or it would be asked for again
+        return session.view()
 
     def on_rest(self, session_id: str) -> Any:
         """Look closely at small objects, now that nothing has been done for a moment."""
@@ -412,10 +425,12 @@ class Page:
             return gr.skip()
         return session.view()
 
-    @told
     def on_act(self, session_id: str, event: gr.EventData) -> Updates:
         """Whatever is done in the editor; see `static/editor.js`."""
-        session = self._session(session_id)
+        session = self.workspace.find(session_id)
+        if session is None:
+            gr.Warning(GONE)
+            return {self.editor: None}
         try:
             perform(session, dict(event._data))
         except (InputError, checkpoints.CheckpointError) as error:
@@ -449,8 +464,13 @@ class Page:
     @told
     def on_run(self, session_id: str, *values: Any) -> Updates:
         session = self._session(session_id)
-        session.adjust(**chosen(values))
-        session.start(self.workspace.jobs)
+        try:
+            session.adjust(**chosen(values))
+            session.start(self.workspace.jobs)
+        except (InputError, checkpoints.CheckpointError) as error:
+            gr.Warning(html.escape(str(error)))
+            # Another tab may have begun what is under way.
+            return {**self._run_state(session), self.editor: session.view()}
         return {
             **self._run_state(session),
             self.results: gr.Column(visible=False),
@@ -470,6 +490,13 @@ class Page:
         if session.job is not None:
             self.workspace.jobs.cancel(session.job)
         return self._run_state(session)
+
+    def on_refresh(self, session_id: str) -> Any:
+        """Show what may have been done in another tab."""
+        session = self.workspace.find(session_id)
+        if session is None:
+            return gr.skip()
+        return {**self._run_state(session), self.editor: session.view()}
 
     def on_tick(self, session_id: str) -> Any:
         session = self.workspace.find(session_id)
@@ -514,7 +541,7 @@ def perform(session: Session, details: dict[str, Any]) -> None:
         actions[kind](**details)
     except InputError:
         raise
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise InputError("The page sent something unknown; load it again.") from error
 
 

@@ -49,9 +49,7 @@ def mask_url(mask: np.ndarray, color: str) -> str:
 
 def survey_url(masks: Sequence[np.ndarray]) -> str:
     """A picture in which a pixel is 0 or the number, from 1, of the mask that lies there on top."""
-    if not masks:
-        return ""
-    height, width = masks[0].shape
+    height, width = masks[0].shape if masks else (1, 1)
     scale = min(1.0, MAX_SURVEY / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     labels = np.zeros(size[::-1], np.uint8)

@@ -179,7 +179,7 @@ class Session:
 
     def seek(self, index: int) -> None:
         """Show another frame; one that does not exist becomes the nearest that does."""
-        self.frame_index = min(max(index, 0), self.frame_count - 1)
+        self.frame_index = min(max(int(index), 0), self.frame_count - 1)
 
     def point(self, frame: int, x: float, y: float, label: int) -> None:
         """Add a point to the active object, label 1 on it and 0 beside it.

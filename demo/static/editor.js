@@ -36,6 +36,7 @@ let zoom = { scale: 1, x: 0, y: 0 }; // x, y: shift in shares of the stage
 let curves = { version: 0, things: [] };
 let playing = null;
 let scrubbing = false;
+let aim = null; // where the cross is that the keyboard points with
 let typing = false; // a frame's number, which no answer is to overwrite
 let end = null; // the end of the range that is being dragged
 let survey = null; // { url, pixels }: which object lies on which pixel, for picking
@@ -91,14 +92,14 @@ function showFrame(index) {
   if (!picture.src.endsWith(url)) picture.src = url;
   if (!typing) find("#frame input").value = index;
   find(".clock").textContent = `of ${value.count - 1}, ${(index / value.fps).toFixed(2)} s`;
-  find(".stage").setAttribute("aria-label", `Frame ${index} of ${value.count}. Click the object; the arrow keys change the frame.`);
+  find(".stage").setAttribute("aria-label", `Frame ${index} of ${value.count - 1}. Click the object; the arrow keys change the frame, with Alt they move a cross to point with.`);
   drawTimeline();
 }
 
 /** Show another frame at once, and tell the server when the user has come to rest there. */
 let telling = null;
 function seek(index, delay = 90) {
-  local = clamp(index, 0, value.count - 1);
+  local = clamp(Math.round(index) || 0, 0, value.count - 1);
   find(".layers").replaceChildren();
   find(".marks").replaceChildren();
   showFrame(local);
@@ -112,6 +113,7 @@ function setZoom(scale, at = { x: 0.5, y: 0.5 }) {
   zoom.x = at.x - ((at.x - zoom.x) * next) / zoom.scale;
   zoom.y = at.y - ((at.y - zoom.y) * next) / zoom.scale;
   zoom.scale = next;
+  find(".stage").style.touchAction = draws() || next > 1 ? "none" : "pan-y";
   pan(0, 0);
 }
 
@@ -123,17 +125,30 @@ function pan(x, y) {
 
 // ---------------------------------------------------------------------------------- what is shown
 
+/** Another video: nothing of how the last one was looked at is left. */
+function beginAnew() {
+  local = survey = aim = press = stroke = end = null;
+  curves = { version: 0, things: [] };
+  if (playing) play();
+  setZoom(1);
+  if (tool !== "plus") markTool("plus");
+  if (innerWidth < 860) find(".title").scrollIntoView({ behavior: "smooth" });
+}
+
 function render() {
   // Answers may overtake each other; what is older than what is shown says nothing new.
   if (value && props.value?.session === value.session && props.value.stamp < value.stamp) return;
+  const before = value;
   value = props.value;
   clearTimeout(waiting);
   find(".empty").hidden = !!value;
   find(".bench").hidden = !value;
-  if (!value) return;
-  // The address names the project, to be kept or opened elsewhere.
+  if (!value) return badge("");
+  if (before?.session !== value.session) beginAnew();
+  // The address names the project, to be kept or opened elsewhere; the browser's back button leads
+  // to the one before.
   const address = `?project=${value.session}`;
-  if (location.search !== address) history.replaceState(history.state, "", address);
+  if (location.search !== address) history[before ? "pushState" : "replaceState"](history.state, "", address);
   if (local === value.index) local = null;
   const stage = find(".stage");
   stage.style.aspectRatio = `${value.width} / ${value.height}`;
@@ -192,6 +207,13 @@ function signs(thing) {
 // What is shown anew is changed in place: an answer may come while somebody types a name, holds a
 // button down, or walks through them with the keyboard.
 
+/** Tab goes to the choice that counts. */
+function rove(group) {
+  const choices = [...group.querySelectorAll("[role=radio]")];
+  const checked = choices.find((choice) => choice.ariaChecked === "true") ?? choices[0];
+  choices.forEach((choice) => (choice.tabIndex = choice === checked ? 0 : -1));
+}
+
 function showCandidates() {
   const { count, chosen } = value.candidates;
   const group = find(".candidates");
@@ -208,6 +230,7 @@ function showCandidates() {
     );
   }
   [...group.children].forEach((button, number) => (button.ariaChecked = number === chosen));
+  rove(group);
 }
 
 function newRow(id) {
@@ -216,7 +239,7 @@ function newRow(id) {
   const row = make(
     "li", { "data-id": id },
     make("input", { type: "color", title: "Colour", onchange: (e) => act("recolor", { number: id, color: e.target.value }) }),
-    make("input", { type: "text", className: "name", maxLength: 40, ariaLabel: "Name", onchange: (e) => act("rename", { number: id, name: e.target.value }) }),
+    make("input", { type: "text", className: "name", maxLength: 40, onchange: (e) => act("rename", { number: id, name: e.target.value }) }),
     make("span", { className: "group fate", role: "radiogroup" },
       ...Object.entries(FATES).map(([fate, text]) => button("", () => act("decide", { number: id, do: fate }), { role: "radio", "data-fate": fate, textContent: text }))),
     make("span", { className: "state" }),
@@ -238,8 +261,10 @@ function showRow(row, thing) {
   if (document.activeElement !== color) color.value = thing.color;
   if (document.activeElement !== name) name.value = thing.name;
   color.ariaLabel = `Colour of ${thing.name}`;
+  name.ariaLabel = `Name of object ${thing.id}`;
   part(".fate").ariaLabel = `What happens to ${thing.name}`;
   row.querySelectorAll(".fate button").forEach((fate) => (fate.ariaChecked = fate.dataset.fate === thing.do));
+  rove(part(".fate"));
   part(".state").className = thing.lost ? "state lost" : "state";
   part(".state").textContent = thing.lost ? "lost here" : thing.key ? "key frame" : thing.score === null ? "" : `score ${thing.score.toFixed(2)}`;
   eye.ariaPressed = thing.shown;
@@ -375,9 +400,10 @@ const frameUnder = (event) => {
 /** Which end of the part that is worked on lies under the pointer: "start", "stop" or null. */
 function endUnder(event) {
   const area = find(".timeline").getBoundingClientRect();
-  if (event.clientY - area.top > 10) return null;
+  const reach = event.pointerType === "touch" ? 24 : 10;
+  if (event.clientY - area.top > reach) return null;
   const near = ["start", "stop"].map((name) => Math.abs(event.clientX - area.left - (value[name] / value.count) * area.width));
-  if (Math.min(...near) > 10) return null;
+  if (Math.min(...near) > reach) return null;
   return near[0] < near[1] ? "start" : "stop";
 }
 
@@ -451,21 +477,28 @@ function point(at) {
 
 // ------------------------------------------------------------------------------ mouse and touch
 
+const fingers = new Map(); // on the picture
+let pinching = false;
+let last = null; // where the pointer was before
 const dragged = (event) => press && Math.hypot(event.clientX - press.clientX, event.clientY - press.clientY) > DRAG;
 const paints = () => tool === "brush" || tool === "eraser";
+const draws = () => paints() || tool === "box";
 
-function choose(next) {
+function markTool(next) {
   tool = next;
   all("button[data-tool]").forEach((b) => b.setAttribute("aria-checked", b.dataset.tool === tool));
   find(".radius").hidden = !paints();
   // With a finger, a drag scrolls the page unless it draws something.
-  find(".stage").style.touchAction = paints() || tool === "box" ? "none" : "pan-y";
+  find(".stage").style.touchAction = draws() || zoom.scale > 1 ? "none" : "pan-y";
   find(".stage").dataset.tool = tool;
+  rove(find("[data-tool]").parentElement);
   pointed = 0;
-  if (value) {
-    clearStrokes();
-    render();
-  }
+  if (value) clearStrokes();
+}
+
+function choose(next) {
+  markTool(next);
+  if (value) render();
 }
 
 element.addEventListener("pointerdown", (event) => {
@@ -479,8 +512,10 @@ element.addEventListener("pointerdown", (event) => {
     return;
   }
   if (!event.target.closest(".stage")) return;
-  press = event;
-  if (event.pointerType === "mouse" || paints() || tool === "box") find(".stage").setPointerCapture(event.pointerId);
+  if (event.pointerType === "touch") fingers.set(event.pointerId, event);
+  if (fingers.size > 1) return void (pinching = true, cancel());
+  press = last = event;
+  if (event.pointerType !== "touch" || draws() || zoom.scale > 1) find(".stage").setPointerCapture(event.pointerId);
   if (paints() && event.button === 0) {
     stroke = [];
     paint(pixel(event));
@@ -494,23 +529,63 @@ element.addEventListener("pointermove", (event) => {
     tell(frameUnder(event));
     find(".timeline").style.cursor = endUnder(event) ? "ew-resize" : "";
   }
+  if (fingers.has(event.pointerId)) {
+    const before = spread();
+    fingers.set(event.pointerId, event);
+    if (pinching && fingers.size === 2) return pinch(before, spread());
+  }
   if (tool === "pick" && value && event.target.closest(".stage")) point(pixel(event));
-  if (!press) return;
-  if (press.button === 1) {
+  if (!press || press.pointerId !== event.pointerId) return;
+  if (stroke) paint(pixel(event));
+  else if (!moves()) dragged(event) && press.button === 0 && mark("box", pixel(press), pixel(event));
+  else if (zoom.scale > 1) {
     const area = find(".stage").getBoundingClientRect();
-    pan(event.movementX / area.width, event.movementY / area.height);
-  } else if (stroke) paint(pixel(event));
-  else if (dragged(event) && (press.pointerType === "mouse" || tool === "box")) mark("box", pixel(press), pixel(event));
+    pan((event.clientX - last.clientX) / area.width, (event.clientY - last.clientY) / area.height);
+  }
+  last = event;
 });
 
-// On a touch screen a drag scrolls the page; the browser then cancels the press.
-element.addEventListener("pointercancel", () => {
+/** Two fingers: how far apart they are, and their middle, in shares of the stage. */
+function spread() {
+  const [one, other] = [...fingers.values()];
+  if (!other) return null;
+  const area = find(".stage").getBoundingClientRect();
+  return {
+    apart: Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY),
+    x: ((one.clientX + other.clientX) / 2 - area.left) / area.width,
+    y: ((one.clientY + other.clientY) / 2 - area.top) / area.height,
+  };
+}
+
+function pinch(before, now) {
+  setZoom((zoom.scale * now.apart) / Math.max(1, before.apart), before);
+  pan(now.x - before.x, now.y - before.y);
+}
+
+/** Whether the press moves the picture, and marks nothing when it is dragged. */
+const moves = () => press.button === 1 || press.shiftKey || (press.pointerType === "touch" && !draws());
+
+function cancel() {
   press = stroke = end = null;
   scrubbing = false;
   all(".pending").forEach((sign) => sign.remove());
+  if (value) clearStrokes();
+}
+
+function lift(event) {
+  fingers.delete(event.pointerId);
+  if (!fingers.size) pinching = false;
+}
+
+// On a touch screen a drag scrolls the page; the browser then cancels the press.
+element.addEventListener("pointercancel", (event) => {
+  lift(event);
+  cancel();
 });
 
 element.addEventListener("pointerup", (event) => {
+  if (pinching) return lift(event);
+  lift(event);
   if (scrubbing) {
     scrubbing = false;
     return seek(frameUnder(event), 0);
@@ -521,10 +596,11 @@ element.addEventListener("pointerup", (event) => {
   }
   if (!press || !value) return;
   const [from, to, frame] = [pixel(press), pixel(event), shown()];
-  if (press.button === 1) press = null;
-  else if (stroke) {
+  if (stroke) {
     act("paint", { frame, strokes: [{ points: stroke, radius: radius(), add: tool === "brush" }] });
     stroke = null;
+  } else if (press.button === 1 || (dragged(event) && (moves() || press.button === 2))) {
+    // It was moved, or nothing is meant by it.
   } else if (tool === "pick" && !dragged(event)) {
     point(to);
     if (pointed) act("pick", { frame, number: pointed - 1 });
@@ -532,12 +608,15 @@ element.addEventListener("pointerup", (event) => {
     mark("box", from, to);
     act("box", { frame, x0: from.x, y0: from.y, x1: to.x + 1, y1: to.y + 1 });
   } else if (tool !== "box") {
-    const label = press.button === 2 || press.ctrlKey || tool === "minus" ? 0 : 1;
-    mark("dot", to, to);
-    act("point", { frame, ...to, label });
+    pointAt(to, press.button === 2 || press.ctrlKey || tool === "minus" ? 0 : 1);
   }
   press = null;
 });
+
+function pointAt(at, label) {
+  mark("dot", at, at);
+  act("point", { frame: shown(), ...at, label });
+}
 
 element.addEventListener("contextmenu", (event) => {
   if (event.target.closest(".stage")) event.preventDefault();
@@ -617,8 +696,39 @@ element.addEventListener("focusout", (event) => {
   if (event.target.closest("#frame")) typing = false;
 });
 
-element.addEventListener("keydown", (event) => {
-  if (!value || event.target.closest("input")) return;
+/** A cross that the keyboard moves, to point where the mouse would. */
+function moveAim(x, y) {
+  const step = Math.max(1, Math.round(value.width / 60));
+  aim ??= { x: Math.floor(value.width / 2), y: Math.floor(value.height / 2) };
+  aim = { x: clamp(aim.x + x * step, 0, value.width - 1), y: clamp(aim.y + y * step, 0, value.height - 1) };
+  showAim();
+}
+
+function showAim() {
+  const cross = find(".aim");
+  cross.hidden = !aim;
+  if (!aim) return;
+  cross.style.left = `${(100 * (aim.x + 0.5)) / value.width}%`;
+  cross.style.top = `${(100 * (aim.y + 0.5)) / value.height}%`;
+  find(".spoken").textContent = `Cross at ${aim.x}, ${aim.y}`;
+}
+
+/** Within a group of choices the arrow keys go from one to the next, and Tab leaves it. */
+function walk(event) {
+  const group = event.target.closest("[role=radiogroup]");
+  const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+  if (!group || !step) return false;
+  const choices = [...group.querySelectorAll("[role=radio]")];
+  const next = choices[(choices.indexOf(event.target) + step + choices.length) % choices.length];
+  next.focus();
+  next.click();
+  return true;
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input")) return;
+  if (walk(event)) return event.preventDefault();
+  if (!value || !(element.contains(event.target) || event.target === document.body)) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const far = event.shiftKey ? 10 : 1;
   const keys = {
@@ -629,7 +739,16 @@ element.addEventListener("keydown", (event) => {
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };
   const numbered = { 1: 0, 2: 1, 3: 2 };
-  if (event.ctrlKey || event.metaKey) {
+  const aims = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  if (event.altKey && key in aims) moveAim(...aims[key]);
+  else if (event.altKey) return;
+  else if (aim && key === "Enter" && !event.target.closest("button")) pointAt(aim, 1);
+  else if (aim && (key === "Delete" || key === "Backspace")) pointAt(aim, 0);
+  else if (key === "Escape") {
+    cancel();
+    aim = null;
+    showAim();
+  } else if (event.ctrlKey || event.metaKey) {
     if (key === "z") event.shiftKey ? COMMANDS.redo() : COMMANDS.undo();
     else if (key === "y") COMMANDS.redo();
     else return;
@@ -639,6 +758,12 @@ element.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+
+// Something may have been done in another tab, or been finished while nobody looked.
+document.addEventListener("visibilitychange", () => {
+  if (value && !document.hidden) trigger("refresh", {});
+});
+window.addEventListener("popstate", () => location.reload());
 
 new ResizeObserver(drawTimeline).observe(element);
 choose("plus");

@@ -39,8 +39,11 @@ function show() {
   const source = new URL(`media/${props.value.session}/source`, document.baseURI).href;
   if (how !== "alone" && before.src !== source) before.src = source;
   find(".screen").dataset.view = how;
-  all("[data-view]").forEach((b) => b.setAttribute("aria-checked", b.dataset.view === how));
-  all(".which button").forEach((b) => b.setAttribute("aria-checked", b.dataset.name === which));
+  const choices = [...all(".how button").map((b) => [b, b.dataset.view === how]), ...all(".which button").map((b) => [b, b.dataset.name === which])];
+  for (const [choice, chosen] of choices) {
+    choice.setAttribute("aria-checked", chosen);
+    choice.tabIndex = chosen ? 0 : -1; // the arrow keys go to the others
+  }
   wipe();
   keepInStep();
 }

@@ -369,7 +369,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     expect(off).to_have_count(1)
     assert percent(off, "left") == pytest.approx(100 * (WIDTH - 1) / WIDTH, abs=1e-3)
     assert percent(off, "top") == pytest.approx(100 * (HEIGHT - 1) / HEIGHT, abs=1e-3)
-    page.locator("#picture [data-tool=minus]").click()
+    page.locator("#picture button[data-tool=minus]").click()
     click(page, 0, 0)
     expect(off).to_have_count(2)
     page.locator("#undo").click()
@@ -379,7 +379,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     page.locator("#clear").click()
     expect(page.locator("#picture i.dot")).to_have_count(0)
     expect(mask).to_be_hidden()
-    page.locator("#picture [data-tool=plus]").click()
+    page.locator("#picture button[data-tool=plus]").click()
 
     # A drag is a box; arrow keys change the frame.
     page.mouse.move(*on_screen(page, x - 40, y - 40))
@@ -536,7 +536,7 @@ def test_a_negative_click_shrinks_the_mask_and_a_brush_changes_it(
     expect(page.locator("#picture i.dot.off")).to_have_count(1)
     after = np.array(mask_pixels(page)) > 0
     assert after.sum() < 0.9 * before.sum() and after[95, 160] and not after[165, 160]
-    page.locator("#picture [data-tool=brush]").click()
+    page.locator("#picture button[data-tool=brush]").click()
     page.mouse.move(*on_screen(page, 250, 60))
     page.mouse.down()
     page.mouse.move(*on_screen(page, 280, 60), steps=5)
@@ -735,31 +735,32 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
 @pytest.fixture
 def project(
     browser: Any, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], Any]]:
+) -> Iterator[Callable[..., Any]]:
     """Opens the page and a session, of a server in this process, so that a test can meddle."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards
     opened: list[Any] = []
 
-    def go() -> Any:
+    def go(**options: Any) -> Any:
         page = build_page(Workspace(Options(tmp_path / "work")))
         session = page.workspace.open(clips["short"], "ball.mp4")
         port = free_port()
         launch(page, "127.0.0.1", port)
-        tab = browser.new_page(viewport={"width": 1280, "height": 720})
-        opened.append((page, tab))
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
+        tab = context.new_page()
+        opened.append((page, context))
         tab.goto(f"http://127.0.0.1:{port}/?project={session.id}")
         expect(tab.locator("#picture .stage")).to_be_visible()
         return tab, session
 
     yield go
-    for page, tab in opened:
-        tab.close()
+    for page, context in opened:
+        context.close()
         page.blocks.close(verbose=False)
         page.workspace.close()
 
 
 def test_the_page_learns_that_a_frame_was_looked_at_for_somebody_else(
-    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would say for ever that it is being looked at."""
     view = Session.view
@@ -774,7 +775,7 @@ def test_the_page_learns_that_a_frame_was_looked_at_for_somebody_else(
 
 
 def test_a_frame_that_cannot_be_looked_at_is_asked_for_once(
-    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -790,7 +791,7 @@ def test_a_frame_that_cannot_be_looked_at_is_asked_for_once(
 
 
 def test_an_answer_that_was_overtaken_is_not_shown(
-    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, session = project()
     settled(page)
@@ -804,7 +805,7 @@ def test_an_answer_that_was_overtaken_is_not_shown(
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 3 "))
 
 
-def test_everything_is_found_and_a_click_picks(project: Callable[[], Any]) -> None:
+def test_everything_is_found_and_a_click_picks(project: Callable[..., Any]) -> None:
     page, session = project()
     settled(page)
     page.locator("#picture button[data-tool=pick]").click()
@@ -820,7 +821,7 @@ def test_everything_is_found_and_a_click_picks(project: Callable[[], Any]) -> No
 
 
 def test_what_is_being_typed_outlives_an_answer(
-    project: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, _ = project()
     settled(page)
@@ -841,6 +842,120 @@ def test_what_is_being_typed_outlives_an_answer(
     page.keyboard.press("Tab")
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 6 "))
     expect(name).to_have_value("the ball")
+
+
+# ------------------------------------------------------------------------- other ways to use it
+
+
+def scale(page: Any) -> float:
+    return page.locator("#picture .film").evaluate("e => new DOMMatrix(getComputedStyle(e).transform).a")
+
+
+def test_another_video_is_begun_anew_and_the_way_back_leads_to_the_first(
+    project: Callable[..., Any], clips: dict[str, Path]
+) -> None:
+    page, session = project()
+    settled(page)
+    page.locator("#frame input").fill("1.5")
+    page.keyboard.press("Tab")
+    stage = page.locator("#picture .stage")
+    expect(stage).to_have_attribute("aria-label", re.compile("^Frame 2 "))
+    settled(page)
+    page.locator("#picture [data-zoom='1']").click()
+    page.locator("#picture button[data-tool=brush]").click()
+    assert scale(page) == 1.5
+    page.locator("#upload input[type=file]").set_input_files(clips["blocks"])
+    expect(page.locator("#info")).to_contain_text("blocks.mp4")
+    expect(stage).to_have_attribute("data-tool", "plus")
+    assert scale(page) == 1
+    page.go_back()
+    expect(page.locator("#info")).to_contain_text("ball.mp4")
+    assert session.id in page.url
+
+
+def test_two_tabs_of_one_project(project: Callable[..., Any]) -> None:
+    page, _ = project()
+    other = page.context.new_page()
+    other.goto(page.url)
+    settled(page)
+    settled(other)
+    click(page, *ball_at(0))
+    rows = "#picture .things li"
+    expect(page.locator(rows)).to_have_count(1)
+    expect(other.locator(rows)).to_have_count(0)
+    other.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(other.locator(rows)).to_have_count(1)
+
+
+def test_fingers_move_and_zoom_the_picture_and_a_tap_points(project: Callable[..., Any]) -> None:
+    page, session = project(viewport={"width": 390, "height": 844}, has_touch=True)
+    settled(page)
+    finger = page.context.new_cdp_session(page)
+    stage = page.locator("#picture .stage")
+    stage.scroll_into_view_if_needed()
+
+    def touch(*steps: list[tuple[float, float]]) -> None:
+        """Fingers at places, in shares of the picture, one step after another."""
+        box = stage.bounding_box()
+        for kind, places in [("touchStart", steps[0]), *(("touchMove", step) for step in steps[1:]),
+                             ("touchEnd", [])]:  # fmt: skip
+            points = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": i}
+                      for i, (x, y) in enumerate(places)]  # fmt: skip
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch([(0.3, 0.5)], [(0.4, 0.5)], [(0.7, 0.51)])
+    assert scale(page) == 1
+    touch([(0.4, 0.5), (0.6, 0.5)], [(0.35, 0.5), (0.65, 0.5)], [(0.3, 0.5), (0.7, 0.5)])
+    assert scale(page) == pytest.approx(2, abs=0.1)
+    film = page.locator("#picture .film")
+    before = film.bounding_box()["x"]
+    touch([(0.5, 0.5)], [(0.55, 0.5)], [(0.6, 0.5)])
+    moved = film.bounding_box()["x"] - before
+    assert moved == pytest.approx(0.1 * stage.bounding_box()["width"], abs=8)
+    page.locator("#fit").click()
+    assert session.view()["things"] == [], "nothing of that marks anything"
+    x, y = ball_at(0)
+    touch([(x / WIDTH, y / HEIGHT)])
+    expect(page.locator("#picture .things li")).to_have_count(1)
+
+
+def test_all_of_pointing_is_possible_from_the_keyboard(project: Callable[..., Any]) -> None:
+    page, session = project()
+    settled(page)
+    page.locator("#picture .stage").focus()
+    x, y = WIDTH // 2, HEIGHT // 2  # where the cross begins
+    step = round(WIDTH / 60)
+    for _ in range(round((x - ball_at(0)[0]) / step)):
+        page.keyboard.press("Alt+ArrowLeft")
+    expect(page.locator("#picture .aim")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    for _ in range(20):
+        page.keyboard.press("Alt+ArrowRight")
+    page.keyboard.press("Delete")
+    expect(page.locator("#picture i.dot.off")).to_have_count(1)
+    (first, second) = session.view()["things"][0]["points"]
+    assert abs(first[0] - ball_at(0)[0]) <= step and first[1] == y and second[2] == 0
+    page.keyboard.press("Escape")
+    expect(page.locator("#picture .aim")).to_be_hidden()
+    # Choices are walked through with the arrow keys, and change no frame meanwhile.
+    page.locator("#picture button[data-tool=plus]").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#picture button[data-tool=minus]")).to_be_focused()
+    expect(page.locator("#picture .stage")).to_have_attribute("data-tool", "minus")
+    expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 0 "))
+    assert page.locator("#picture button[data-tool][tabindex='0']").count() == 1
+
+
+def test_a_project_that_is_no_longer_kept_is_a_sentence(
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, _ = project()
+    settled(page)
+    monkeypatch.setattr(Workspace, "find", lambda *_: None)  # as after the sweep
+    click(page, *ball_at(0))
+    expect(page.get_by_text("no longer kept")).to_be_visible()
+    expect(page.locator("#picture .empty")).to_be_visible()
 
 
 # --------------------------------------------------------------------------------------- colours
