@@ -372,7 +372,7 @@ function drawTimeline() {
       pen.restore();
     }
   });
-  pen.fillStyle = "#0006"; // what is left out
+  pen.fillStyle = "#0004"; // what is left out
   pen.fillRect(0, 0, edge(value.start), height);
   pen.fillRect(edge(value.stop), 0, width - edge(value.stop), height);
   pen.fillStyle = ink;
