@@ -37,7 +37,7 @@ from trackers.training.distill import importance_on, order_hidden_units
 from trackers.training.networks import build_student, build_teacher, parameter_groups
 from trackers.training.objectives import Objective, Teacher, answer, check_comparable
 from trackers.training.schedule import removal_coefficient, step_decay
-from trackers.training.validation import HeldOut, follow_sequences, open_sequences
+from trackers.training.validation import HeldOut, follow_all, open_sequences
 
 
 def train(
@@ -63,19 +63,19 @@ def train(
         What run.json holds: steps, seconds, and the last figures.
 
     Raises:
-        InputError: weights, data or folder do not fit the recipe.
+        InputError: weights, data, folder or sequences cannot be used.
     """
-    if evaluate is not None:
-        open_sequences(*evaluate)  # what is wrong with them shows before days of training
+    # What is wrong with them shows before days of training.
+    sequences = None if evaluate is None else open_sequences(*evaluate)
     with join(device) as place:
         run = _Run(recipe, out, place, minutes)
         summary = run.finish()
         if place.leads:
-            if evaluate is not None:
-                kind, root = evaluate
-                run.network.load_state_dict(run.result())
-                summary["sequences"] = follow_sequences(run.network, recipe, root, kind)
             write_summary(summary, out)
+            if sequences is not None:
+                run.network.load_state_dict(run.result())
+                summary["sequences"] = follow_all(run.network, recipe, sequences)
+                write_summary(summary, out)
         return summary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from trackers.training.losses import target_corners
 from trackers.training.objectives import answer, corners
 
 if TYPE_CHECKING:
-    from trackers.datasets import Dataset
+    from trackers.datasets import Dataset, Sequence
 
+_log = logging.getLogger(__name__)
 _SEED = 2026  # of the pairs: the same ones for every run with the same data
 
 
@@ -107,10 +109,17 @@ def open_sequences(kind: str, root: Path) -> Dataset:
     """A data set to follow: its `val` part if there is one, else what results are published on.
 
     Raises:
-        InputError: it cannot be opened, or nobody but a server knows its boxes.
+        InputError: it cannot be opened, nobody but a server knows its boxes, or OpenCV, which reads
+            frames, is not there.
     """
-    from trackers.datasets import dataset_class, open_dataset  # late: they read frames with OpenCV
+    from trackers.datasets import dataset_class, open_dataset
 
+    try:
+        import cv2  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "Following sequences takes OpenCV: pip install opencv-contrib-python-headless."
+        ) from None
     data = open_dataset(kind, root, split="val" if "val" in dataset_class(kind).splits else None)
     if data.hidden:
         raise InputError(
@@ -120,23 +129,24 @@ def open_sequences(kind: str, root: Path) -> Dataset:
     return data
 
 
-def follow_sequences(
-    network: nn.Module, recipe: Recipe, root: Path, kind: str = "folder", frames: int | None = None
+def follow_all(
+    network: nn.Module, recipe: Recipe, data: Dataset, frames: int | None = None
 ) -> dict[str, dict[str, float]]:
     """Track the sequences of a data set with the network, by the published protocol.
+
+    One that cannot be read is named and left out.
 
     Args:
         network: goes to eval mode and stays there.
         recipe: its crop factors.
-        root: the data set's folder.
-        kind: see `python -m trackers list`.
+        data: see `open_sequences`.
         frames: how many of each sequence; None: all.
 
     Returns:
         Per sequence, and for "mean", what `trackers.evaluation` reports on such a data set.
 
     Raises:
-        InputError: as `open_sequences`.
+        InputError: none of them can be read.
     """
     # Late: evaluation reads frames with OpenCV, which training does without.
     from checkpoints import WeightsRecord
@@ -157,19 +167,35 @@ def follow_sequences(
         search_factor=recipe.data.search_factor,
     )
     tracker.template_factor = recipe.data.template_factor
-    data = open_sequences(kind, root)
     table = {}
     for name in data.names:
-        sequence = data[name]
-        if frames is not None:
-            sequence = replace(
-                sequence,
-                frames=sequence.frames[:frames],
-                boxes_xywh=sequence.boxes_xywh[:frames],
-                shown=None if sequence.shown is None else sequence.shown[:frames],
-            )
-        boxes, _ = follow(tracker, sequence)
+        try:
+            sequence = _first_frames(data[name], frames)
+            boxes, _ = follow(tracker, sequence)
+        except (InputError, OSError) as error:
+            _log.warning("The sequence %s is left out: %s", name, error)
+            continue
         table[name] = columns(score(boxes, sequence, data.scoring), data.scoring)
+    if not table:
+        raise InputError(f"None of the sequences of {data.title} in {data.root} can be tracked.")
     titles = next(iter(table.values()))
     table["mean"] = {t: float(np.mean([row[t] for row in table.values()])) for t in titles}
     return table
+
+
+def _first_frames(sequence: Sequence, frames: int | None) -> Sequence:
+    if frames is None:
+        return sequence
+    return replace(
+        sequence,
+        frames=sequence.frames[:frames],
+        boxes_xywh=sequence.boxes_xywh[:frames],
+        shown=None if sequence.shown is None else sequence.shown[:frames],
+    )
+
+
+def follow_sequences(
+    network: nn.Module, recipe: Recipe, root: Path, kind: str = "folder", frames: int | None = None
+) -> dict[str, dict[str, float]]:
+    """`follow_all` of what `open_sequences` finds there."""
+    return follow_all(network, recipe, open_sequences(kind, root), frames)

@@ -58,6 +58,23 @@ def moved(recipe: Recipe, path: str | Path) -> Recipe:
 
 
 @pytest.fixture
+def sequences(tmp_path) -> Path:
+    """A folder with a sequence of three frames, of a bright square that moves."""
+    from PIL import Image
+
+    folder = tmp_path / "sequences" / "square"
+    (folder / "img").mkdir(parents=True)
+    boxes = []
+    for i in range(3):
+        pixels = np.full((80, 100, 3), 60, np.uint8)
+        pixels[20:50, 20 + i : 50 + i] = 220
+        Image.fromarray(pixels).save(folder / "img" / f"{i:04d}.png")
+        boxes.append(f"{20 + i},20,30,30\n")
+    (folder / "groundtruth.txt").write_text("".join(boxes))
+    return tmp_path / "sequences"
+
+
+@pytest.fixture
 def stop_at(monkeypatch):
     """Interrupt what is trained inside `with stop_at(STEP)` before that step."""
 
@@ -310,20 +327,25 @@ def test_a_bare_machine_trains(make, stills, losses_of, tmp_path) -> None:
     assert len(losses_of(tmp_path / "run")) == 5
 
 
-def test_sequences_are_tracked_with_what_was_learnt(make, tmp_path) -> None:
-    from PIL import Image
-
-    folder = tmp_path / "sequences" / "square"
-    (folder / "img").mkdir(parents=True)
-    boxes = []
-    for i in range(3):
-        pixels = np.full((80, 100, 3), 60, np.uint8)
-        pixels[20:50, 20 + i : 50 + i] = 220
-        Image.fromarray(pixels).save(folder / "img" / f"{i:04d}.png")
-        boxes.append(f"{20 + i},20,30,30\n")
-    (folder / "groundtruth.txt").write_text("".join(boxes))
+def test_sequences_are_tracked_with_what_was_learnt(make, sequences, tmp_path, caplog) -> None:
+    broken = shutil.copytree(sequences / "square", sequences / "broken")
+    (broken / "img" / "0001.png").write_bytes(b"no picture")
     recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
-    sequences = ("folder", tmp_path / "sequences")
-    summary = train(recipe, tmp_path / "run", device="cpu", evaluate=sequences)
+    summary = train(recipe, tmp_path / "run", device="cpu", evaluate=("folder", sequences))
     assert summary["sequences"].keys() == {"square", "mean"}
     assert 0 <= summary["sequences"]["mean"]["AUC"] <= 1
+    assert "The sequence broken is left out" in caplog.text
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == summary
+    # That nothing can be tracked shows after the training, whose result is kept.
+    shutil.rmtree(sequences / "square")
+    with pytest.raises(InputError, match="None of the sequences"):
+        train(recipe, tmp_path / "other", device="cpu", evaluate=("folder", sequences))
+    assert json.loads((tmp_path / "other" / "run.json").read_text())["steps"] == 5
+
+
+def test_sequences_that_are_not_there_show_before_the_training(make, tmp_path) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
+    for kind, sentence in (("folder", "nowhere"), ("lasott", "There is no data set called")):
+        with pytest.raises(InputError, match=sentence):
+            train(recipe, tmp_path / "run", device="cpu", evaluate=(kind, tmp_path / "nowhere"))
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,10 @@ def test_a_validation_part_goes_before_the_test(tmp_path) -> None:
         (folder / "cover.label").write_text("8\n" * boxes)
     data = open_sequences("got10k", tmp_path)
     assert data.names == ("val",) and data["val"].visible.all()
+
+
+def test_without_opencv_nothing_is_followed(make, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(InputError, match="takes OpenCV"):
+        train(make("continue_small"), tmp_path / "run", device="cpu", evaluate=("folder", tmp_path))
+    assert not (tmp_path / "run").exists()
