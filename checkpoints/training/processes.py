@@ -41,6 +41,8 @@ class Place:
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Of all processes' tensors."""
         if self.world > 1:
+            if self.device.type == "cuda":
+                values = values.to(self.device)  # NCCL takes no others
             dist.all_reduce(values)
             values /= self.world
         return values

@@ -64,7 +64,7 @@ class HeldOut:
         Frames are compared as uint8 would be; those without a hole are left out. Nothing if there
         are no samples.
         """
-        sums = torch.zeros(3, dtype=torch.float64, device=self._place.device)
+        sums = torch.zeros(3, dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
         for batch in self:
             local = slice(batch.num_local)
             truth, holes = batch.truth[:, local], batch.holes[:, local]
@@ -75,7 +75,7 @@ class HeldOut:
             whole = error.mean(dim=(2, 3, 4)).clamp(min=1e-3)
             inside = whole / size.clamp(min=1e-9)
             ratios = 10 * torch.log10(255**2 / torch.stack((whole, inside)))
-            sums += torch.stack([*(ratios * shown).sum(dim=(1, 2)), shown.sum()]).double()
+            sums += torch.stack([*(ratios * shown).sum(dim=(1, 2)), shown.sum()]).cpu()
         if self._batches is None:
             return {}
         whole, inside, count = self._place.mean(sums).tolist()
