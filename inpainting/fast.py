@@ -108,7 +108,8 @@ class FastInpainter:
             raise InputError(f"There is no precision {precision!r}; choose float32 or bfloat16.")
         self._network = FastE2FGVI(network, device=device, precision=getattr(torch, precision))
         self._dilate, self._crop, self._match = dilate, crop, match
-        self._longest = (LONGEST if crop else None) if resolution is None else resolution
+        self._wanted = (LONGEST if crop else None) if resolution is None else resolution
+        self._longest = self._wanted  # less in a run that found memory short
         self._stride, self._step, self._num_ref, self._once = neighbor_stride, step, num_ref, once
 
     def inpaint(
@@ -122,7 +123,7 @@ class FastInpainter:
         return self._run(frames, masks, check_clip(frames, masks, start, stop))
 
     def _run(self, frames: FrameSource, masks: MaskSource, span: range) -> Iterator[Frame]:
-        self.notes = []
+        self.notes, self._longest = [], self._wanted
         apart = 2 * self._stride + 1 if self._once else self._stride
         block = BLOCK * apart
         begin = max(span.start - self._stride, 0) // block * block

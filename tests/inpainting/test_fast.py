@@ -188,6 +188,9 @@ def test_where_memory_is_short_the_size_is_halved_and_that_is_said(
     for frame, source, hole in zip(result, clip.frames, clip.holes, strict=True):
         np.testing.assert_array_equal(frame[~hole], source[~hole])
     assert "from frame 0 on the network works at" in inpainter.notes[-1]
+    monkeypatch.undo()
+    again = list(inpainter.inpaint(clip, clip.holes))
+    np.testing.assert_array_equal(again, list(build(small, dilate=0).inpaint(clip, clip.holes)))
 
 
 def test_where_even_the_least_size_is_too_much_the_user_is_told(
