@@ -30,6 +30,13 @@ def test_every_recipe_trains(
     assert summary["steps"] == len(losses) == 2 and all(map(math.isfinite, losses))
 
 
+def test_the_help_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Recipes: {', '.join(list_recipes())}." in said
+
+
 def test_recipes_are_the_papers() -> None:
     recipe = load_recipe("e2fgvi", ["x"])
     assert recipe.data == DataConfig(("x",), holes=recipe.data.holes, workers=8)
