@@ -8,6 +8,7 @@ from inpainting.base import (
     MaskSource,
     build_inpainter,
     build_network,
+    check_inpainter,
     list_inpainters,
     register,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "MaskSource",
     "build_inpainter",
     "build_network",
+    "check_inpainter",
     "estimate",
     "list_inpainters",
     "register",

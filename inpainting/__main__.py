@@ -40,7 +40,7 @@ def evaluate(
         out: Folder for scores.md, scores.csv and scores.json.
         method: An inpainter, or nearest, telea, migan; without it, propagation and these three.
         pair: FRAMES+MASKS, two names of sequences; without it, the four of the protocol.
-        frames: Use at most so many frames of a clip.
+        frames: Use at most so many frames of a clip, which the protocol allows 50.
         every: Score every so many frames only, to be quicker; all are painted.
         boxes: Also paint each sequence of frames with a box that stands still.
         weights: A file with weights for the one method that is named.
@@ -51,16 +51,25 @@ def evaluate(
 
     from inpainting import evaluation as e
     from inpainting.vfid import load_i3d
+    from media.device import resolve_device
 
     names = method or ["propagation", *e.BASELINES]
     if weights is not None and len(names) > 1:
         raise InputError("Weights belong to one method; name it with --method.")
-    if frames < 2:
-        raise InputError(f"frames is {frames}; give at least 2, to see how steady they are.")
+    if not 2 <= frames <= e.MOST:
+        raise InputError(
+            f"frames is {frames}; give at least 2, to see how steady they are, up to {e.MOST}."
+        )
+    if every < 1:
+        raise InputError(f"every is {every}; give a number of frames from 1 up.")
+    for name in names:
+        e.check_method(name, weights=weights)
+    resolve_device(device)
     clips = [e.load_pair(data, name, frames=frames) for name in pair or e.PAIRS]
     if boxes:
         firsts = {clip.name.partition("+")[0]: clip for clip in reversed(clips)}
         clips += [e.still_box(clip) for clip in reversed(firsts.values())]
+    e.claim(out)
     viewer = None if i3d is None else load_i3d(i3d, device=device)
     methods = {n: e.build_method(n, device=device, weights=weights) for n in names}
     scores = []
@@ -103,23 +112,31 @@ def benchmark(
     from tqdm import tqdm
 
     from checkpoints import CheckpointError
-    from inpainting import list_inpainters
-    from inpainting.cost import as_markdown, measure
+    from inpainting import check_inpainter, list_inpainters
+    from inpainting.base import check_name
+    from inpainting.cost import as_markdown, check_files, measure
+    from media.device import resolve_device
 
     if limit < 1:
         raise InputError(f"limit is {limit}; give a number of frames from 1 up.")
     if weights is not None and len(method or ()) != 1:
         raise InputError("Weights belong to one method; name it with --method.")
-    costs = []
-    for name in tqdm(method or list_inpainters(), unit="inpainter"):
+    resolve_device(device)
+    check_files(frames, masks)
+    names = []
+    for name in method or list_inpainters():
         try:
-            cost = measure(name, frames, masks, limit=limit, device=device, weights=weights)
+            check_inpainter(name) if weights is None else check_name(name)
         except CheckpointError as error:
             if method is not None:
                 raise
             _say(f"Left out: {name}. {error}")
-            continue
-        costs.append(cost)
+        else:
+            names.append(name)
+    costs = [
+        measure(name, frames, masks, limit=limit, device=device, weights=weights)
+        for name in tqdm(names, unit="inpainter")
+    ]
     print(as_markdown(costs), end="")
     return 0
 

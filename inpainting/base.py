@@ -86,11 +86,15 @@ def check_mask(mask: Mask, frame: Frame, index: int) -> None:
 Builder = TypeVar("Builder", bound=Callable[..., Inpainter])
 _BUILDERS: dict[str, Callable[..., Inpainter]] = {}
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {}
+_WEIGHTS: dict[str, Callable[[], Path]] = {}
 _WITHOUT: dict[str, str] = {}  # modules that cannot be had here, and the packages they lack
 
 
 def register(
-    name: str, *, network: Callable[..., nn.Module] | None = None
+    name: str,
+    *,
+    network: Callable[..., nn.Module] | None = None,
+    weights: Callable[[], Path] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Make a class or function known as the builder of the inpainter `name`.
 
@@ -98,12 +102,16 @@ def register(
         name: for `build_inpainter`.
         network: builds its network without training, for `build_network`; None = it has not just
             one.
+        weights: finds the file it loads when none is given, or raises CheckpointError, for
+            `check_inpainter`; None = it does without.
     """
 
     def add(builder: Builder) -> Builder:
         _BUILDERS[name] = builder
         if network is not None:
             _NETWORKS[name] = network
+        if weights is not None:
+            _WEIGHTS[name] = weights
         return builder
 
     return add
@@ -149,6 +157,25 @@ def _instead(names: Iterable[str]) -> str:
     return f"; choose one of {', '.join(sorted(names))}{missing}."
 
 
+def check_name(name: str) -> None:
+    """Raise InputError unless `build_inpainter` knows the name."""
+    names = list_inpainters()
+    if name not in names:
+        raise InputError(f"There is no inpainter called {name!r}{_instead(names)}")
+
+
+def check_inpainter(name: str) -> None:
+    """Raise what `build_inpainter` without weights would, as far as is known without loading any.
+
+    Raises:
+        InputError: No inpainter has that name.
+        checkpoints.CheckpointError: Its weights are not there, or damaged.
+    """
+    check_name(name)
+    if name in _WEIGHTS:
+        _WEIGHTS[name]()
+
+
 def build_inpainter(
     name: str,
     *,
@@ -173,7 +200,5 @@ def build_inpainter(
         InputError: No inpainter has that name.
         checkpoints.CheckpointError: The weights are not there, or damaged.
     """
-    names = list_inpainters()
-    if name not in names:
-        raise InputError(f"There is no inpainter called {name!r}{_instead(names)}")
+    check_name(name)
     return _BUILDERS[name](device=device, weights=weights, dilate=dilate, **options)

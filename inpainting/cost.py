@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from inpainting.base import Mask, build_inpainter
+from inpainting.base import Mask, build_inpainter, check_clip
 from media import InputError
 from media.device import peak_rss_mb, resolve_device
 from media.masks import load_mask
@@ -54,6 +54,12 @@ class MaskPictures:
         return load_mask(self._files[index])
 
 
+def check_files(frames: Path, masks: Path) -> None:
+    """Raise InputError unless there are frames, and a mask for each, before anything is loaded."""
+    with open_video(frames) as clip:
+        check_clip(clip, MaskPictures(masks), 0, None)
+
+
 def measure(
     method: str, frames: Path, masks: Path, *, limit: int, device: str, weights: Path | None
 ) -> Cost:
@@ -71,8 +77,6 @@ def measure(
         InputError: the clip or the method cannot be used.
         checkpoints.CheckpointError: there are no weights.
     """
-    if not len(MaskPictures(masks)):
-        raise InputError(f"{masks} holds no masks; name a folder with one for each frame.")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as alone:
         return alone.submit(_measure, method, frames, masks, limit, device, weights).result()

@@ -539,6 +539,20 @@ _SIGNS = {  # an entry that only this one has, and its shape
 }
 
 
+def find_weights(name: str) -> Path:
+    """The file in the checkpoints folder with weights of an inpainter.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or there is none to be had.
+    """
+    if name not in checkpoints.CHECKPOINTS:
+        raise CheckpointError(
+            f"There are no published weights of {_TITLES[name]}; train it with "
+            "`python -m inpainting train`, and give the file."
+        )
+    return checkpoints.path(name)
+
+
 def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRecord]:
     """Build `e2fgvi`, `e2fgvi_hq` or `e2fgvi_hq_small` with weights, loaded strictly.
 
@@ -553,12 +567,7 @@ def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRec
         source, state = "The given state dict", dict(weights)
         record = WeightsRecord.of_tensors(state)
     else:
-        if weights is None and name not in checkpoints.CHECKPOINTS:
-            raise CheckpointError(
-                f"There are no published weights of {_TITLES[name]}; train it with "
-                "`python -m inpainting train`, and give the file."
-            )
-        path = checkpoints.path(name) if weights is None else Path(weights)
+        path = find_weights(name) if weights is None else Path(weights)
         source, state = str(path), checkpoints.load_state_dict(path)
         record = WeightsRecord.of_file(name if weights is None else str(path), path)
     for other, (key, shape) in _SIGNS.items():
@@ -614,8 +623,9 @@ def _build(
     return modes[mode](network, weights=str(record), device=place, dilate=dilate, **options)
 
 
-register("e2fgvi", network=partial(E2FGVI, FIXED_SIZE))(partial(_build, "e2fgvi"))
-register("e2fgvi_hq", network=E2FGVI)(partial(_build, "e2fgvi_hq"))
-register("e2fgvi_hq_small", network=partial(E2FGVI, width=SMALL))(
-    partial(_build, "e2fgvi_hq_small")
-)
+for _name, _network in (
+    ("e2fgvi", partial(E2FGVI, FIXED_SIZE)),
+    ("e2fgvi_hq", E2FGVI),
+    ("e2fgvi_hq_small", partial(E2FGVI, width=SMALL)),
+):
+    register(_name, network=_network, weights=partial(find_weights, _name))(partial(_build, _name))

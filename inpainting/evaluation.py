@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 import checkpoints
-from inpainting.base import Frame, Mask, build_inpainter, list_inpainters
+from inpainting.base import Frame, Mask, build_inpainter, check_inpainter, list_inpainters
 from inpainting.lpips import load_lpips
 from inpainting.metrics import WarpingError, psnr, ssim
 from inpainting.vfid import I3D, frechet
@@ -72,7 +73,7 @@ def load_pair(data: Path, pair: str, *, frames: int = MOST) -> Clip:
         frames: how many at most.
 
     Raises:
-        InputError: A name is missing, or there are no pictures under it.
+        InputError: A name is missing, there are no pictures under it, or only one that both have.
     """
     first, plus, second = pair.partition("+")
     if not plus or not first or not second:
@@ -82,6 +83,11 @@ def load_pair(data: Path, pair: str, *, frames: int = MOST) -> Clip:
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     holes = [cv2.dilate((m > 0).astype(np.uint8), cross, iterations=4) > 0 for m in masks]
     count = min(frames, len(truth), len(holes))
+    if count < 2:
+        raise InputError(
+            f"The pair {pair} has only one frame; give sequences of 2 or more, to see how steady "
+            "what is painted is."
+        )
     return Clip(pair, True, truth[:count], holes[:count])
 
 
@@ -100,7 +106,7 @@ def still_box(clip: Clip, *, seed: int = 0) -> Clip:
 def _files(data: Path, kind: str, name: str) -> list[Path]:
     tried = (data / name / kind, data / kind / "480p" / name, data / kind / name)
     for folder in tried:
-        found = sorted(p for p in folder.glob("*") if p.suffix in (".jpg", ".jpeg", ".png"))
+        found = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
         if found:
             return found[:MOST]
     raise InputError(f"There are no pictures in {tried[0]}; --data names a folder of sequences.")
@@ -151,18 +157,34 @@ def _migan(device: str) -> Method:
 BASELINES = ("nearest", "telea", "migan")
 
 
+def check_method(name: str, *, weights: Path | None = None) -> None:
+    """Raise what `build_method` would, as far as is known without loading anything.
+
+    Raises:
+        InputError: There is no such method, or it takes no weights.
+        checkpoints.CheckpointError: Its weights are not there.
+    """
+    known = (*list_inpainters(), *BASELINES)
+    if name not in known:
+        raise InputError(f"There is no method called {name!r}; choose from {', '.join(known)}.")
+    if name in BASELINES and weights is not None:
+        raise InputError(f"The method {name} takes no weights of your own; leave them out.")
+    if name == "migan":
+        checkpoints.path(name)
+    elif name not in BASELINES and weights is None:
+        check_inpainter(name)
+
+
 def build_method(name: str, *, device: str = "auto", weights: Path | None = None) -> Method:
     """A method by name: an inpainter, painting exactly the holes, or one of the baselines.
 
     Raises:
-        InputError: There is no such method.
+        InputError: There is no such method, or it takes no weights.
         checkpoints.CheckpointError: Its weights are not there.
     """
+    check_method(name, weights=weights)
     if name in BASELINES:
         return {"nearest": nearest, "telea": telea}.get(name) or _migan(device)
-    if name not in list_inpainters():
-        known = ", ".join((*list_inpainters(), *BASELINES))
-        raise InputError(f"There is no method called {name!r}; choose from {known}.")
     inpainter = build_inpainter(name, device=device, weights=weights, dilate=0)
     return lambda frames, holes: inpainter.inpaint(frames, holes)
 
@@ -209,15 +231,11 @@ def score(
         name: for the table.
         method: what paints.
         clip: frames and holes.
-        every: score every so many frames only; all are painted. Does not touch the warping error.
+        every: score every so many frames only, from 1 up; all are painted. Does not touch the
+            warping error.
         i3d: for VFID.
         tick: called after each frame.
-
-    Raises:
-        InputError: `every` is less than 1.
     """
-    if every < 1:
-        raise InputError(f"every is {every}; give a number of frames from 1 up.")
     weights = checkpoints.find("lpips_alex")
     lpips = None if weights is None else load_lpips(weights)
     psnrs, ssims, distances, steady = [], [], [], WarpingError()
@@ -309,9 +327,15 @@ def as_markdown(scores: Sequence[Score]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def claim(folder: Path) -> None:
+    """Make a folder for results; an OSError, before hours are spent, if none can be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def write_scores(scores: Sequence[Score], folder: Path) -> Path:
     """Write scores.md, .csv and .json into a folder; returns the first of them."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [s.row() for s in scores]
     for name in ("scores.csv", "scores.json", "scores.md"):
         path = folder / name

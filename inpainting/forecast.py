@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inpainting.base import list_inpainters
+from inpainting.base import check_name
 from media import InputError
 from media.device import multiplies_bfloat16, resolve_device
 
@@ -67,9 +67,7 @@ def estimate(
     Raises:
         InputError: No inpainter has that name, the device is not there, or a number is too small.
     """
-    if name not in list_inpainters():
-        known = ", ".join(list_inpainters())
-        raise InputError(f"There is no inpainter called {name!r}; choose one of {known}.")
+    check_name(name)
     if min(*size, length, resolution or 1) < 1:
         raise InputError("Size, length and resolution of a clip are numbers from 1 up.")
     place = resolve_device(device)

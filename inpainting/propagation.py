@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -837,7 +838,7 @@ class _Tally:
         return notes
 
 
-@register("propagation")
+@register("propagation", weights=partial(checkpoints.path, "spynet"))
 def build_propagation(
     *,
     device: str = "auto",

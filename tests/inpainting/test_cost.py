@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from inpainting import build_network
+from inpainting import build_network, cost
 from inpainting.__main__ import main
 from inpainting.cost import Cost, MaskPictures, as_markdown
 from tests.inpainting.conftest import moving_hole
@@ -37,8 +38,37 @@ def test_the_command_measures(
     assert (name, frames, size, gpu) == ("e2fgvi_hq_small", "2", "108x60", "")
     assert float(wall) > 0 and float(cpu) > 0 and 100 < float(memory) < 20_000
     assert main(command) == 2 and "name it with --method" in capsys.readouterr().err
-    assert main(["benchmark", str(clip[0]), str(tmp_path / "no"), "--method=propagation"]) != 0
     assert main(["benchmark", *map(str, clip), "--limit=0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"frames": "no"}, "no"),
+        ({"masks": "no"}, "no"),
+        ({"masks": "two"}, "3 frames but 2 masks"),
+        ({"method": "magic"}, "no inpainter called 'magic'"),
+        ({"method": "e2fgvi"}, "fetch e2fgvi"),
+        ({"device": "cuda:77"}, "'cuda:77' is not available"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_known_before_a_model_is_loaded(
+    clip: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: dict[str, str],
+    message: str,
+) -> None:
+    monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setattr(cost, "measure", lambda *a, **k: pytest.fail("a model was loaded"))
+    shutil.copytree(clip[1], tmp_path / "two")
+    (tmp_path / "two" / "000.png").unlink()
+    places = [str(tmp_path / wrong.get(name, name)) for name in ("frames", "masks")]
+    options = [f"--{name}={wrong[name]}" for name in ("method", "device") if name in wrong]
+    assert main(["benchmark", *places, *options]) in (1, 2)
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_masks_are_read_in_order(clip: tuple[Path, Path]) -> None:

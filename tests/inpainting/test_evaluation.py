@@ -92,8 +92,6 @@ def test_scores_of_a_known_error(data: Path) -> None:
     assert found.ssim < 1
     assert found.frames == 3
     assert found.warping > 0
-    with pytest.raises(InputError, match="every"):
-        e.score("bright", bright, clip, every=0)
 
 
 def test_nearest_copies_from_the_nearest_frame_that_shows_the_place() -> None:
@@ -157,21 +155,53 @@ def test_with_i3d_given_methods_are_compared_by_vfid(data: Path, tmp_path: Path)
         (["--method", "magic"], "no method called 'magic'"),
         (["--frames", "1"], "at least 2"),
         (["--weights", "x"], "one method"),
+        (["--frames", "51"], "up to 50"),
         (["--every", "0"], "every"),
+        (["--method", "telea", "--weights", "x"], "telea takes no weights"),
+        (["--method", "telea", "--device", "cuda:77"], "'cuda:77' is not available"),
     ],
 )
-def test_one_sentence_for_what_cannot_be(
-    data: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_one_sentence_for_what_cannot_be_before_anything_is_read(
+    data: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(e, "_read", lambda *a: pytest.fail("a picture was read"))
     call = ["evaluate", "--data", str(data), "--out", str(data / "out")]
     if "--pair" not in arguments:
         call += ["--pair", "still+runner"]
-    if arguments[0] == "--every":
+    if "--method" not in arguments and "--weights" not in arguments:
         call += ["--method", "telea"]
     assert main([*call, *arguments]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in said
     assert said.startswith("Error: ")
+    assert not (data / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_anything_is_painted(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(e, "build_method", lambda *a, **k: pytest.fail("a model was built"))
+    (data / "file").write_text("")
+    for out in (data / "file", data / "file" / "below"):
+        call = ["evaluate", "--data", str(data), "--out", str(out), "--pair", "still+runner"]
+        assert main([*call, "--method", "telea"]) == 1
+        assert f"Error: {out} cannot be used" in capsys.readouterr().err
+
+
+def test_names_in_capitals_and_clips_of_one_frame(data: Path) -> None:
+    (data / "loud").mkdir()
+    for kind in ("JPEGImages", "Annotations"):
+        files = sorted((data / "runner" / kind).iterdir())
+        (data / "loud" / kind).mkdir()
+        for file in files[: 2 if kind == "JPEGImages" else 1]:
+            (data / "loud" / kind / file.with_suffix(".PNG").name).write_bytes(file.read_bytes())
+    assert len(e.load_pair(data, "loud+runner").truth) == 2
+    with pytest.raises(InputError, match=r"loud\+loud has only one frame"):
+        e.load_pair(data, "loud+loud")
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

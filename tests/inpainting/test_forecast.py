@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from inpainting import estimate
+from inpainting import base, estimate
 from media import InputError
 
 
@@ -35,8 +35,10 @@ def test_says_when_it_does_not_know() -> None:
     assert estimate("e2fgvi_hq", size=(240, 432), length=9, device="meta").seconds is None
 
 
-def test_refuses_what_makes_no_sense() -> None:
-    with pytest.raises(InputError, match="no inpainter called 'magic'"):
+def test_refuses_what_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base._WITHOUT, "fancy", "cv3")
+    sentence = r"no inpainter called 'magic'; .*propagation; not to be had here: fancy"
+    with pytest.raises(InputError, match=sentence):
         estimate("magic", size=(9, 9), length=1)
     with pytest.raises(InputError, match="from 1 up"):
         estimate("propagation", size=(0, 9), length=1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from checkpoints import CHECKPOINTS, CheckpointError
-from inpainting import Inpainter, build_inpainter, list_inpainters
+from inpainting import Inpainter, build_inpainter, check_inpainter, list_inpainters
 from media import InputError
 from tests.inpainting.conftest import moving_hole
 
@@ -63,6 +64,18 @@ def test_refuses_what_does_not_fit(inpainter: Inpainter) -> None:
         inpainter.inpaint(clip, clip.holes, start=3)
     with pytest.raises(InputError, match="mask of frame 1 is 40x30"):
         list(inpainter.inpaint(clip, [clip.holes[0], np.ones((30, 40), bool)]))
+
+
+@pytest.mark.parametrize("name", list_inpainters())
+def test_missing_weights_are_known_without_loading_any(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(CheckpointError) as built:
+        build_inpainter(name, device="cpu")
+    with pytest.raises(CheckpointError) as checked:
+        check_inpainter(name)
+    assert str(checked.value) == str(built.value)
 
 
 def test_refuses_names_that_are_not_in_the_list() -> None:
