@@ -15,16 +15,7 @@ from typing import Any, Literal
 import torch
 
 from checkpoints.training import recipes
-from checkpoints.training.recipes import (
-    Count,
-    Decay,
-    Natural,
-    NotNegative,
-    Positive,
-    Range,
-    override,
-    read,
-)
+from checkpoints.training.recipes import override, read
 from media import InputError
 from trackers.base import build_network
 from trackers.training.data import DataConfig
@@ -67,8 +58,8 @@ class InitConfig:
     weights: str | None = None
     new: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    removed_blocks: tuple[Natural, ...] = ()
-    kept_hidden: Count | None = None
+    removed_blocks: tuple[int, ...] = ()
+    kept_hidden: int | None = None
     vit: str | None = None
     scheme: Literal["torch", "trunc_normal"] = "torch"
 
@@ -106,14 +97,14 @@ class LossConfig:
         focal: GRM's map of centres.
     """
 
-    l1: NotNegative = 5.0
-    ciou: NotNegative = 2.0
-    giou: NotNegative = 0.0
-    edges: NotNegative = 0.0
-    features: NotNegative = 0.0
-    feature_pairs: tuple[tuple[Natural, Natural], ...] = ()
-    score: NotNegative = 0.0
-    focal: NotNegative = 0.0
+    l1: float = 5.0
+    ciou: float = 2.0
+    giou: float = 0.0
+    edges: float = 0.0
+    features: float = 0.0
+    feature_pairs: tuple[tuple[int, int], ...] = ()
+    score: float = 0.0
+    focal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,13 +122,13 @@ class OptimizerConfig:
         train_only: parts of names; what has none of them is frozen. Empty: train all.
     """
 
-    lr: NotNegative = 4e-4
-    backbone_lr: NotNegative = 4e-5
+    lr: float = 4e-4
+    backbone_lr: float = 4e-5
     head_names: tuple[str, ...] = ()
-    weight_decay: NotNegative = 1e-4
+    weight_decay: float = 1e-4
     matrices_only: bool = False
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    clip: NotNegative = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 0.1
     train_only: tuple[str, ...] = ()
 
 
@@ -157,16 +148,18 @@ class ScheduleConfig:
             kept_hidden, fade out.
     """
 
-    epochs: Count = 500
-    samples_per_epoch: Count = 60_000
-    batch_size: Count = 256
-    accumulate: Count = 1
-    warmup_steps: Natural = 0
+    epochs: int = 500
+    samples_per_epoch: int = 60_000
+    batch_size: int = 256
+    accumulate: int = 1
+    warmup_steps: int = 0
     decay: Literal["step", "cosine"] = "step"
-    drop_epochs: Count = 400
-    removal_epochs: Natural = 40
+    drop_epochs: int = 400
+    removal_epochs: int = 40
 
     def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.accumulate, self.drop_epochs) < 1:
+            raise InputError("epochs, batch_size, accumulate and drop_epochs are at least 1.")
         if self.samples_per_epoch < self.batch_size:
             raise InputError(
                 f"An epoch of {self.samples_per_epoch} samples holds no batch of {self.batch_size}."
@@ -194,8 +187,8 @@ class ValidationConfig:
     """
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    samples: Natural = 10_000
-    every_epochs: Count = 5
+    samples: int = 10_000
+    every_epochs: int = 5
 
 
 @dataclass(frozen=True)
@@ -206,7 +199,7 @@ class EngineConfig(recipes.EngineConfig):
         save_every_epochs: how often the state is kept, so that a killed run goes on from there.
     """
 
-    save_every_epochs: Count = 5
+    save_every_epochs: int = 5
 
 
 @dataclass(frozen=True)
