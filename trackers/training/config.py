@@ -18,11 +18,11 @@ from checkpoints.training import recipes
 from checkpoints.training.recipes import override, read
 from media import InputError
 from trackers.base import build_network
-from trackers.training.data import DataConfig
+from trackers.training.data import DataConfig, SourceConfig, list_kinds
 
 _log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
-PACKED = ("stills", "tracks")  # kinds of sources that are packed shards
+PACKED = ("stills", "tracks", "clips")  # kinds of sources that are packed shards
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,17 @@ def _sources(
     wanted: Mapping[str, Any] | None, places: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
     """The recipe's settings per kind of source, with the places the command line gives."""
-    wanted = {kind: dict(settings or {}) for kind, settings in (wanted or {}).items()}
+    wanted = {kind: settings or {} for kind, settings in (wanted or {}).items()}
+    for kind, settings in wanted.items():
+        if kind not in list_kinds():
+            raise InputError(
+                f"There is no kind of data {kind!r} for data.sources; there are "
+                f"{', '.join(list_kinds())}."
+            )
+        where = f"data.sources.{kind}"
+        if not isinstance(settings, Mapping):
+            raise InputError(f"{where} should be a section of settings, not {settings!r}.")
+        read(SourceConfig, {"kind": kind, "path": "", **settings}, where)
     without = [kind for kind in wanted if kind not in dict(places)]
     if without and places:
         _log.warning("Without --data %s=PATH: left out.", "=PATH, ".join(without))
@@ -308,6 +318,13 @@ def load_recipe(
 def _check(recipe: Recipe, outline: Any) -> None:
     """What no single section can know."""
     losses, teacher = recipe.losses, recipe.teacher
+    kinds = [source.kind for source in recipe.data.sources]
+    for kind in recipe.validation.sources:
+        if kind not in kinds:
+            raise InputError(
+                f"validation.sources names {kind!r}, which is no kind of this run's data: "
+                f"{', '.join(kinds)}."
+            )
     if teacher is None and (losses.edges or losses.features):
         raise InputError("The losses edges and features need a teacher: give teacher.name.")
     if losses.features and not losses.feature_pairs:

@@ -15,7 +15,7 @@ from checkpoints.training.processes import Place
 from media import InputError
 from trackers.boxes import box_iou
 from trackers.training.config import PACKED, Recipe, read
-from trackers.training.data import Batches, DataConfig, SourceConfig
+from trackers.training.data import Batches, DataConfig, SourceConfig, open_sources
 from trackers.training.losses import target_corners
 from trackers.training.objectives import answer, corners
 
@@ -39,6 +39,18 @@ def held_out_data(recipe: Recipe) -> DataConfig | None:
     return replace(recipe.data, sources=tuple(chosen)) if chosen else None
 
 
+def _what_there_is(data: DataConfig) -> DataConfig | None:
+    """Without sources of so few videos that none of them is held out: nobody asked for these."""
+    found = []
+    for source in data.sources:
+        try:
+            open_sources(replace(data, sources=(source,)))
+            found.append(source)
+        except InputError as error:
+            _log.warning("Nothing is held out of %s: %s", source.path, error)
+    return replace(data, sources=tuple(found)) if found else None
+
+
 class HeldOut:
     """Pairs that are not trained on, always the same ones.
 
@@ -50,8 +62,12 @@ class HeldOut:
     def __init__(self, recipe: Recipe, place: Place) -> None:
         self._place, self._bf16 = place, recipe.engine.bf16
         data = held_out_data(recipe) if recipe.validation.samples else None
+        if data is not None and not recipe.validation.sources:
+            data = _what_there_is(data)
         self.batches, self._steps = None, 0
         if data is None:
+            if recipe.validation.samples and place.leads:
+                _log.warning("Nothing is held out: validation.sources says what should be.")
             return
         batch = min(recipe.schedule.batch_size, recipe.validation.samples)
         batch -= batch % place.world

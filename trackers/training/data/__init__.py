@@ -8,7 +8,7 @@ for batch in Batches(config, seed=1, batch_size=32):
 from trackers.training.data.batches import Batch, Batches
 from trackers.training.data.config import DataConfig, Deformation, SourceConfig
 from trackers.training.data.sheet import draw_batch
-from trackers.training.data.sources import Source, open_sources
+from trackers.training.data.sources import Source, list_kinds, open_sources
 
 __all__ = [
     "Batch",
@@ -18,5 +18,6 @@ __all__ = [
     "Source",
     "SourceConfig",
     "draw_batch",
+    "list_kinds",
     "open_sources",
 ]

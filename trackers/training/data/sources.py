@@ -405,13 +405,18 @@ _KINDS: dict[str, Callable[[SourceConfig], Source]] = {
 }
 
 
+def list_kinds() -> list[str]:
+    """What `SourceConfig.kind` may be."""
+    return [*_KINDS, *list_datasets()]
+
+
 def open_sources(config: DataConfig) -> list[Source]:
     """Open every source of the configuration.
 
     Raises:
         InputError: one cannot be used; says which and why.
     """
-    known = [*_KINDS, *list_datasets()]
+    known = list_kinds()
     for each in config.sources:
         if each.kind not in known:
             raise InputError(
