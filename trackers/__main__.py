@@ -411,7 +411,7 @@ def pack(
 
     from trackers.training.data.packing import pack as run
 
-    with tqdm(unit="picture") as bar:
+    with tqdm(unit=" pictures", delay=1) as bar:
         outcome = run(
             source,
             out,

@@ -141,7 +141,7 @@ def is_inside(box_xywh: Sequence[float], size: tuple[int, int]) -> bool:
 class ShardWriter:
     """Writes shards NAME_00, NAME_01, ... of at most `most_bytes` each; a context manager.
 
-    Nothing is left under its final name if an exception ends the writing.
+    Nothing is left if an exception ends the writing, and no folder that was not there before.
 
     Args:
         folder: where to; made if need be.
@@ -155,6 +155,7 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str = "shard", most_bytes: int = 26 << 20) -> None:
         if any(folder.glob(f"{name}_*.jsonl")):
             raise InputError(f"{folder} already holds packed shards; give an empty folder.")
+        self._new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._name, self._most = folder, name, most_bytes
         self._done: list[Path] = []
@@ -200,3 +201,5 @@ class ShardWriter:
                 part.replace(part.with_suffix(""))
             else:
                 part.unlink()
+        if kind is not None and self._new:
+            self._folder.rmdir()

@@ -136,6 +136,15 @@ def test_hidden_truth_ends_in_an_archive(run: Run, data: Path, tmp_path: Path) -
     assert code == 2 and "Only the server of GOT-10k" in told
 
 
+def test_a_failed_pack_says_one_sentence(run: Run, data: Path, tmp_path: Path) -> None:
+    words = ("pack", data, "--kind", "clips", "--out", tmp_path / "packed")
+    code, shown, told = run(*words)
+    assert (code, shown) == (2, "") and told.startswith("Error: ") and told.count("\n") == 1
+    code, _, told = run(*words, "--limit", "-1")
+    assert code == 2 and "The limit and the size of a shard are at least 1" in told
+    assert not (tmp_path / "packed").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -257,6 +257,8 @@ def pack(
     """
     if every < 1 or short_side < 16 or not 1 <= quality <= 100:
         raise InputError("every is at least 1, the short side 16, and quality is 1 to 100.")
+    if shard_bytes < 1 or (limit is not None and limit < 1):
+        raise InputError("The limit and the size of a shard are at least 1.")
     if kind not in _READERS and kind not in list_datasets():
         known = ", ".join([*_READERS, *list_datasets()])
         raise InputError(f"Nothing is known of data of the kind {kind!r}; there are {known}.")

@@ -209,7 +209,7 @@ class Tracks(Packed):
         super().__init__(config)
         videos: dict[str, list[Row]] = {}
         for row in read_shards(Path(config.path)):
-            if row.video is not None and self._keeps(row.video):
+            if row.video is not None and self._keeps(_film(row)):
                 videos.setdefault(row.video, []).append(row)
         self.rows, names = [], []
         self._first: list[int] = []  # row of the track's first frame
@@ -245,6 +245,15 @@ class Tracks(Packed):
     def group(self, index: int) -> int:
         """See `Source.group`."""
         return self._first[index]
+
+
+def _film(row: Row) -> str:
+    """What a row's video is a part of, if of anything: parts look alike and are held out together.
+
+    Videos without labels are packed in parts, and so are their names.
+    """
+    assert row.video is not None
+    return row.source if row.partial and row.source else row.video
 
 
 def _tracks(rows: Sequence[Row]) -> dict[int | str, np.ndarray]:

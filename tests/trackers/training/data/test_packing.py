@@ -118,10 +118,17 @@ def test_what_cannot_be_packed(labelled: Path, tmp_path: Path) -> None:
         pack(tmp_path / "nowhere", out, kind="tracks")
     with pytest.raises(InputError, match="every is at least 1"):
         pack(labelled, out, kind="tracks", every=0)
+    for few in ({"limit": -1}, {"limit": 0}, {"shard_bytes": 0}):
+        with pytest.raises(InputError, match="The limit and the size of a shard are at least 1"):
+            pack(labelled, out, kind="tracks", **few)  # type: ignore[arg-type]
     (labelled / "one" / "tracks.jsonl").write_text("")
     with pytest.raises(InputError, match="holds nothing that can be packed as tracks"):
         pack(labelled, out, kind="tracks")
-    assert not list(out.glob("*"))
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(InputError, match="holds nothing that can be packed as tracks"):
+        pack(labelled, out, kind="tracks")
+    assert out.is_dir() and not list(out.iterdir())  # it was there before
 
 
 # ------------------------------------------------------------------------- labels of optical flow

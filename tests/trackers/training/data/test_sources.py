@@ -6,17 +6,19 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from checkpoints.training.shards import ShardWriter
 from media import InputError
 from tests.trackers.training.data.scenes import encode, misplaced, scene
 from trackers.training.data import Batches, DataConfig, SourceConfig, open_sources
 from trackers.training.data.packing import pack
+from trackers.training.data.sources import Tracks
 
 FRAMES = 24
 
@@ -140,6 +142,21 @@ def test_held_out_parts_share_nothing(tracks: Path, stills: Path) -> None:
                 assert "split val, holds no" in str(error)
                 sizes[split] = 0
         assert sizes["train"] + sizes["val"] == sizes[None] and sizes["train"] > sizes["val"]
+
+
+def test_parts_of_a_clip_are_held_out_together(tmp_path: Path) -> None:
+    picture, objects = encode(scene(box_in(0))), [{"id": 1, "box": box_in(0)}]
+    with ShardWriter(tmp_path) as writer:
+        for clip, part, frame in product(range(40), range(2), range(FRAMES)):
+            place = {"source": f"{clip}.mp4", "video": f"{clip}_{part}", "frame": frame}
+            writer.add(picture, (96, 128), {"objects": objects, "partial": True, **place})
+    found = {}
+    for split in ("train", "val"):
+        (source,) = open_sources(of("clips", tmp_path, split=split))
+        assert isinstance(source, Tracks)
+        found[split] = {row.source for row in source.rows}
+    assert found["train"] and found["val"] and found["train"].isdisjoint(found["val"])
+    assert found["train"] | found["val"] == {f"{clip}.mp4" for clip in range(40)}
 
 
 def of(kind: str, path: Path, **options: object) -> DataConfig:
