@@ -33,10 +33,9 @@ from demo.pictures import survey_url
 from demo.project import ADJUSTABLE, EXPORTS, Settings
 from demo.sessions import Session
 from demo.wording import (
-    describe_estimate,
-    describe_job,
     describe_limits,
     describe_models,
+    describe_run,
     describe_video,
 )
 from demo.workspace import Options, Workspace
@@ -293,8 +292,6 @@ class Page:
         """The buttons and the status; once a run has ended, its results as well."""
         job = session.job
         active = job is not None and job.active
-        ahead = self.workspace.jobs.ahead_of(job) if job is not None and active else 0
-        left = self.workspace.seconds_left(session)
         paused = job is not None and job.pause.is_set()
         stopping = job is not None and job.stop.is_set()
         updates: Updates = {
@@ -304,14 +301,13 @@ class Page:
                 "Go on" if active and paused else "Pause", interactive=active and not stopping
             ),
             self.cancel: gr.Button(interactive=active and not stopping),
-            self.status: describe_job(job, ahead, session.id, left)
-            or describe_estimate(self.workspace.estimate(session)),
+            self.status: describe_run(self.workspace, session),
         }
         return updates if active else updates | self._results(session)
 
     def _results(self, session: Session) -> Updates:
-        job = session.job
-        if job is None or not job.files:
+        job = session.shown
+        if job is None:
             return {self.results: gr.Column(visible=False)}
         begin, trimmed = session.part
         return {
@@ -337,6 +333,7 @@ class Page:
             self.editor: session.view(),
             **self._settings(session),
             **self._run_state(session),
+            **self._results(session),
         }
 
     def _settings(self, session: Session) -> Updates:
@@ -368,6 +365,7 @@ class Page:
         if name == "sample_bikes":
             # Of its several shots, the one where a man walks by.
             session.limit(sample.SHOT.start or 0, sample.SHOT.end)
+            session.settle()
             session.seek(sample.PROMPT.frame)
             session.adjust(trim=sample.SHOT.trim)
         return {**self._everything(session), self.upload: None}
@@ -471,11 +469,7 @@ class Page:
             gr.Warning(html.escape(str(error)))
             # Another tab may have begun what is under way.
             return {**self._run_state(session), self.editor: session.view()}
-        return {
-            **self._run_state(session),
-            self.results: gr.Column(visible=False),
-            self.editor: session.view(),
-        }
+        return {**self._run_state(session), self.editor: session.view()}
 
     @told
     def on_pause(self, session_id: str) -> Updates:

@@ -1,11 +1,11 @@
 """What the page fetches by itself: frames, curves and results, by the session's secret id.
 
 /media/<session>/frame/12.jpg       a frame, which the browser keeps
-/media/<session>/curves.json        scores and lost frames of the last run
+/media/<session>/curves.json        scores and lost frames of the run that is shown
 /media/<session>/survey.json        how far finding everything on a frame has come, from 0 to 1
 /media/<session>/picture.jpg        what the run under way has just made
 /media/<session>/source             the video as it was uploaded, for a comparison
-/media/<session>/result/NAME        a file of the last run; with ?download it is saved
+/media/<session>/result/NAME        a file of the run that is shown; with ?download it is saved
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Files:
     async def _result(self, request: Request) -> Response:
         session = await self._session(request)
         name = request.path_params["name"]
-        files = session.job.files if session is not None and session.job is not None else []
+        job = None if session is None else session.shown
+        files = [] if job is None else job.files
         for file in files:  # nothing that is not in the list is ever opened
             if file.name == name and file.is_file():
                 saved = name if "download" in request.query_params else None

@@ -32,6 +32,7 @@ State = Literal["waiting", "running", "done", "failed", "cancelled"]
 Run = Callable[..., Result]
 
 ARCHIVE = "masks_and_tracks.zip"
+VIDEOS = (".mp4", ".webm", ".mov")
 
 logger = logging.getLogger(__name__)
 
@@ -103,21 +104,25 @@ class _Call:
 def publish(result: Result, shelf: Path) -> list[Path]:
     """Lay out what a run made for being looked at and downloaded, in the new folder `shelf`.
 
-    The videos as they are, everything else in one archive, uncompressed because PNG already is.
-    A later run leaves these files alone, although it writes to the same results.
+    All of it as it is in the results, which a later run writes to while these files stay; and all
+    but the videos in one archive, uncompressed because PNG already is.
+
+    Returns:
+        What is for download: videos, tracks, and last the archive.
     """
     shutil.rmtree(shelf, ignore_errors=True)  # of a server that ended in the middle of this
     shelf.mkdir(mode=0o700)
-    videos = [p for p in result.outputs if p.suffix in (".mp4", ".webm", ".mov")]
-    for video in videos:
-        link(video, shelf / video.name)
-    others = [p for p in result.outputs if p not in videos] + [result.folder / "run.json"]
     with zipfile.ZipFile(shelf / ARCHIVE, "w") as archive:
-        for output in others:
+        for output in [*result.outputs, result.folder / "run.json"]:
             for path in sorted(output.rglob("*")) if output.is_dir() else [output]:
                 if path.is_file():
-                    archive.write(path, path.relative_to(result.folder))
-    return [*(shelf / video.name for video in videos), shelf / ARCHIVE]
+                    name = path.relative_to(result.folder)
+                    (shelf / name).parent.mkdir(parents=True, exist_ok=True)
+                    link(path, shelf / name)
+                    if path.suffix not in VIDEOS:
+                        archive.write(path, name)
+    single = (p for p in result.outputs if p.suffix in VIDEOS or p.stem == "tracks")
+    return [*(shelf / path.name for path in single), shelf / ARCHIVE]
 
 
 def _place(device: str) -> str:

@@ -35,7 +35,7 @@ from demo.imports import (
     read_tracks_json,
     tracks_of,
 )
-from demo.jobs import Job, Jobs
+from demo.jobs import Job, Jobs, State
 from demo.pictures import mask_url, survey_url
 from demo.pipeline import Models, choose_models, find_candidates, look_closer, window_of
 from demo.project import (
@@ -47,7 +47,6 @@ from demo.project import (
     Tracks,
     link,
     object_color,
-    read_doubts,
     write_json,
 )
 from demo.rates import Rates
@@ -120,6 +119,8 @@ class Session:
         self.frame_index = 0
         self.surveyed = 0.0  # how much of `survey` is done
         self._asked: tuple[Document, Settings] | None = None  # of the job
+        self._earlier: tuple[Job, Settings] | None = None  # the last before it that made something
+        self._usual = settings.exports
         self._frozen = False
         self._models, self._budget, self._rates = models, budget, rates
         self._reader: VideoReader | None = None
@@ -143,10 +144,22 @@ class Session:
     def touch(self) -> None:
         """Note that somebody uses this session: it is not to be tidied away yet."""
         self.used = time.monotonic()
-        files = self.job.files if self.job is not None else []
-        for folder in {self.folder, *(file.parent for file in files)}:
+        for folder in (self.folder, self.shelf):
             with suppress(OSError):
                 os.utime(folder)
+
+    @property
+    def shown(self) -> Job | None:
+        """The last run that has made something; whatever is shown is of this one."""
+        if self.job is not None and self.job.files:
+            return self.job
+        return None if self._earlier is None else self._earlier[0]
+
+    @property
+    def shelf(self) -> Path:
+        """Where the results that are shown lie; an empty place without any."""
+        shown = self.shown
+        return self.folder / "none" if shown is None else shown.files[0].parent
 
     def rest(self) -> None:
         """Let go of whatever can be had again when it is needed."""
@@ -379,6 +392,10 @@ class Session:
         elif self.document.things:
             self._push(self.document.with_thing(replace(self._active(), marks={})))
 
+    def settle(self) -> None:
+        """Let this be the beginning: what was done before is not undone."""
+        self.history = History(self.document)
+
     def _travel(self, go: Callable[[], None]) -> None:
         before = {t.id: t.marks for t in self.document.things}
         go()
@@ -507,7 +524,7 @@ class Session:
         point = self._track(thing.id, frame)
         if point is None or point.box is None:
             return None
-        root = self.folder / "results" / "masks"
+        root = self.shelf / "masks"
         own = root / f"object_{thing.id}"
         folder = MaskFolder(own if own.is_dir() else root, size=self.info.size)
         return folder[frame] if folder.file(frame).exists() else None
@@ -517,20 +534,27 @@ class Session:
         return None if tracks is None else tracks.at(frame).get(number)
 
     def tracks(self) -> Tracks | None:
-        """The boxes of the last run, once it has followed everything."""
-        path = self.folder / "results" / "tracks.json"
+        """The boxes of the run that is shown."""
+        shelf = self.shelf
         try:
-            stamp = path.stat().st_mtime_ns
+            stamp = (shelf / "run.json").stat().st_mtime_ns
+            if self._tracks is None or self._tracks[0] != stamp:
+                self._tracks = stamp, read_tracks_json(shelf / "tracks.json")
         except OSError:
             return None
-        if self._tracks is None or self._tracks[0] != stamp:
-            self._tracks = stamp, read_tracks_json(path)
         return self._tracks[1]
+
+    def _doubts(self) -> dict[str, list[int]]:
+        """Frames on which a mask is probably wrong, by the object's number."""
+        try:
+            return json.loads((self.shelf / "run.json").read_text(encoding="utf-8"))["doubtful"]
+        except (OSError, KeyError):
+            return {}
 
     def curves(self) -> dict[str, Any]:
         """For the timeline, per object: score per frame (null without one), where it is lost, and
         frames whose mask is doubtful."""
-        tracks, doubts = self.tracks(), read_doubts(self.folder / "results")
+        tracks, doubts = self.tracks(), self._doubts()
         things = []
         for thing in self.document.things:
             points = [
@@ -559,9 +583,13 @@ class Session:
 
     @property
     def part(self) -> tuple[float, bool]:
-        """Of the last run: where its part begins, in seconds of the source, and whether the videos
-        begin there, too."""
-        settings = self._asked[1] if self._asked is not None else Settings()
+        """Of the run that is shown: where its part begins, in seconds of the source, and whether
+        the videos begin there, too."""
+        settings = Settings()
+        if self.shown is self.job and self._asked is not None:
+            settings = self._asked[1]
+        elif self._earlier is not None:
+            settings = self._earlier[1]
         return float(self._times[settings.start or 0]), settings.trim
 
     def view(self) -> dict[str, Any]:
@@ -586,7 +614,6 @@ class Session:
             "undo": self.history.can_undo, "redo": self.history.can_redo,
             "looking": self.looking,
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
-            "stale": self._asked is not None and self._stale(),
             "note": self._note(index),
             "stamp": stamp,  # no two alike, so that the page always notices
         }  # fmt: skip
@@ -616,6 +643,8 @@ class Session:
         return {"count": len(found.masks), "chosen": -1 if chosen is None else chosen}
 
     def _note(self, index: int) -> str:
+        if misplaced := self._misplaced():
+            return misplaced
         if not self.document.things or not self._active().marks:
             return "Click the object, or drag a box around it."
         if self.document.imported:
@@ -630,16 +659,30 @@ class Session:
             return f"{thing.name}: a click here corrects it from this frame on."
         if self.find(index, thing.marks[index]).box is None:
             return "Nothing was found here. Click somewhere else on the object, or drag a box."
-        if self._track(thing.id, index) is not None and not self._stale():
+        if self._track(thing.id, index) is not None and not self.changed:
             return f"{thing.name} has been followed. Where it is not right, click it."
         return f"{thing.name}: add points until the colour fits, then press Run."
 
-    def _stale(self) -> bool:
-        """Whether something has been pointed at since the last run."""
-        folder = self._marks_folder
-        return self._asked is None or self._asked[0].prompts(folder) != self.document.prompts(
-            folder
-        )
+    def _misplaced(self) -> str:
+        """A sentence if an object was pointed at outside of the part that is worked on."""
+        document = self.document
+        stop = document.stop or self.frame_count
+        if document.imported:
+            return ""
+        for thing in document.things:
+            for frame in thing.marks:
+                if not document.start <= frame < stop:
+                    return (
+                        f"{thing.name} was pointed at in frame {frame}, but the part to work on is "
+                        f"{document.start} to {stop - 1}: move its ends, or take that key frame "
+                        "away."
+                    )
+        return ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to run."""
+        return any(thing.marks for thing in self.document.things) and not self._misplaced()
 
     # --------------------------------------------------------------------------------------- runs
 
@@ -649,49 +692,69 @@ class Session:
         Exports that need masks are left out where nothing is cut out.
 
         Raises:
-            InputError: nothing was pointed at, a run is under way, or too many others wait.
+            InputError: nothing was pointed at, or outside of the part that is worked on; a run is
+                under way; or too many others wait.
         """
         if self.job is not None and self.job.active:
             raise InputError("This video is being worked on; wait for it to end or cancel it.")
+        if not self.ready:
+            raise InputError(self._misplaced() or "Click the object in the picture first.")
+        return self._submit(jobs, self.document, self._wanted())
+
+    def _wanted(self) -> Settings:
+        """How a run would be done now."""
         document = self.document
-        if not document.prompts(self._marks_folder):
-            raise InputError("Click the object in the picture first.")
         do = document.task()
         exports = (n for n in self.settings.exports if do != "track" or not EXPORTS[n].needs_masks)
-        settings = replace(
+        return replace(
             self.settings, do=do, start=document.start or None, end=document.stop,
             exports=tuple(exports),
         )  # fmt: skip
-        span = settings.span(self.frame_count)
-        for prompt in document.prompts(self._marks_folder):
-            prompt.check(self.info.size, self.frame_count, span)
-        self._submit(jobs, document, settings)
-        assert self.job is not None
-        return self.job
+
+    @property
+    def changed(self) -> bool:
+        """Whether a run would be asked for something else now than the last one was."""
+        if self._asked is None:
+            return True
+        folder, (document, settings) = self._marks_folder, self._asked
+        return (
+            self.document.prompts(folder) != document.prompts(folder)
+            or self.document.imported != document.imported
+            or self._wanted() != settings
+        )
 
     def _submit(
         self, jobs: Jobs, document: Document, settings: Settings, job_id: str | None = None
-    ) -> None:
-        self._asked = document, settings
+    ) -> Job:
+        asked = document, settings
         objects = document.prompts(self._marks_folder)
         options: dict[str, Any] = {}
+        left = [n for n in self.settings.exports if n not in (*settings.exports, *self._usual)]
+        if left:
+            names = ", ".join(EXPORTS[name].summary for name in left)
+            options["said"] = [f"Not written, because nothing is cut out: {names}."]
         if document.imported:
             path = self.folder / document.imported
             kind = "masks" if holds_masks(path) else "tracks"
             options["known"], objects = objects, []
             settings = replace(settings, **{kind: path})  # type: ignore[arg-type]
-        self.job = jobs.submit(
-            self.source, self.folder / "results", objects, settings,
-            shelves=self.folder.parent, ended=self._ended, job_id=job_id, budget=self._budget,
-            **options,
-        )  # fmt: skip
-        self.save()
+        with self._editing:  # it may be over before we have taken note of it
+            job = jobs.submit(
+                self.source, self.folder / "results", objects, settings,
+                shelves=self.folder.parent, ended=self._ended, job_id=job_id, budget=self._budget,
+                **options,
+            )  # fmt: skip
+            if self.job is not None and self.job.files and self._asked is not None:
+                self._earlier = self.job, self._asked[1]
+            self.job, self._asked = job, asked
+            self.save()
+        return job
 
     def _ended(self) -> None:
-        self.save()
-        if self.job is not None and self.job.result is not None:
-            settings = self._asked[1] if self._asked is not None else self.settings
-            self._rates.learn(self.job.result, choose_models(settings))
+        with self._editing:
+            self.save()
+            if self.job is not None and self.job.result is not None and self._asked is not None:
+                self._rates.learn(self.job.result, choose_models(self._asked[1]))
 
     def save(self) -> None:
         """Write down what a server that is started later has to know."""
@@ -700,6 +763,7 @@ class Session:
         record: dict[str, Any] = {
             "name": self.name, "source": self.source.name, "frame": self.frame_index,
             "document": self.document.to_json(), "settings": asdict(self.settings), "job": None,
+            "earlier": None,
         }  # fmt: skip
         with self._editing:
             if self.job is not None and self._asked is not None:
@@ -707,12 +771,19 @@ class Session:
                 result = self.job.result
                 record["job"] = {
                     "id": self.job.id, "state": self.job.state, "error": self.job.error,
-                    "files": [str(f.relative_to(self.folder.parent)) for f in self.job.files],
-                    "notes": result.notes if result else [],
+                    "files": self._names(self.job), "notes": result.notes if result else [],
                     "document": document.to_json(), "settings": asdict(settings),
+                }  # fmt: skip
+            if self._earlier is not None:
+                earlier, settings = self._earlier
+                record["earlier"] = {
+                    "id": earlier.id, "files": self._names(earlier), "settings": asdict(settings),
                 }  # fmt: skip
             with suppress(OSError):  # a full disk must not keep anybody from looking
                 write_json(self.folder / RECORD, record)
+
+    def _names(self, job: Job) -> list[str]:
+        return [str(file.relative_to(self.folder.parent)) for file in job.files]
 
     def freeze(self) -> None:
         """Write it down for the last time: that the server ends its run is not to be remembered."""
@@ -737,26 +808,37 @@ class Session:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         history = History(Document.from_json(record["document"]))
         source = folder / Path(record["source"]).name
-        if "settings" in record:
-            settings = _settings(record["settings"])
         session = cls(folder, source, record["name"], models, budget, rates, settings, history)
+        session.settings = _settings(record["settings"])
         session.seek(record["frame"])
+        if record["earlier"] is not None:
+            settings = _settings(record["earlier"]["settings"])
+            earlier = session._over(record["earlier"], settings, "done")
+            session._earlier = (earlier, settings) if earlier.files else None
         if record["job"] is None:
             return session
         document = Document.from_json(record["job"]["document"])
         settings = _settings(record["job"]["settings"])
-        if record["job"]["state"] in ("waiting", "running"):
-            session._submit(jobs, document, settings, record["job"]["id"])
-            return session
-        files = [folder.parent / name for name in record["job"]["files"]]
+        state, error = record["job"]["state"], record["job"]["error"]
+        if state in ("waiting", "running"):
+            try:
+                session._submit(jobs, document, settings, record["job"]["id"])
+                return session
+            except InputError as refusal:  # perhaps its device is gone
+                state, error = "failed", str(refusal)
         session._asked = document, settings
-        session.job = Job(
-            settings.device, settings.do, settings.exports,
-            id=record["job"]["id"], state=record["job"]["state"],
-            error=record["job"]["error"], files=[file for file in files if file.exists()],
-            result=Result(folder / "results", [], record["job"]["notes"], {}, 0),
-        )  # fmt: skip
+        session.job = session._over(record["job"], settings, state)
+        session.job.error = error
+        session.job.result = Result(folder / "results", [], record["job"]["notes"], {}, 0)
         return session
+
+    def _over(self, record: Mapping[str, Any], settings: Settings, state: State) -> Job:
+        """A job of an earlier server, with those of its files that are still there."""
+        files = (self.folder.parent / name for name in record["files"])
+        return Job(
+            settings.device, settings.do, settings.exports, id=record["id"], state=state,
+            files=[file for file in files if file.exists()],
+        )  # fmt: skip
 
 
 def _settings(record: Mapping[str, Any]) -> Settings:

@@ -9,7 +9,7 @@ from demo.project import EXPORTS
 from demo.rates import Estimate
 from demo.run import STAGES, STAGES_OF
 from demo.sessions import Session
-from demo.workspace import Options
+from demo.workspace import Options, Workspace
 
 # The pipeline's stages as the user reads them.
 TITLES = {
@@ -49,13 +49,13 @@ def describe_time(seconds: float) -> str:
     return f"about {round(seconds / 60)} min left"
 
 
-def describe_estimate(estimate: Estimate | None) -> str:
-    """What a run will take, as HTML."""
+def describe_estimate(estimate: Estimate | None, of: str = "") -> str:
+    """What a run will take, as HTML; `of` says which."""
     if estimate is None:
         return ""
     time = "" if estimate.seconds is None else describe_time(estimate.seconds)
     takes = [time.removesuffix(" left"), f"{estimate.memory / 2**30:.1f} GB of memory"]
-    text = f"{estimate.frames} frames: {' and '.join(part for part in takes if part)}."
+    text = f"{of}{estimate.frames} frames: {' and '.join(part for part in takes if part)}."
     if estimate.free is not None and estimate.memory > estimate.free:
         text += (
             f" <b class='failed'>Only {estimate.free / 2**30:.1f} GB are free</b>: choose a part "
@@ -64,52 +64,77 @@ def describe_estimate(estimate: Estimate | None) -> str:
     return f"<p>{text}</p>"
 
 
-def describe_job(job: Job | None, ahead: int, session: str, left: float | None = None) -> str:
-    """The state of a run, as HTML.
+def describe_run(workspace: Workspace, session: Session) -> str:
+    """How the run stands, what the next one will take, and of what the results are, as HTML."""
+    job, shown = session.job, session.shown
+    if job is None:
+        return describe_estimate(workspace.estimate(session))
+    if job.active:
+        ahead, left = workspace.jobs.ahead_of(job), workspace.seconds_left(session)
+        text = _describe_active(job, ahead, session.id, left)
+    else:
+        text = _describe_ended(job)
+        if session.changed:
+            text += describe_estimate(workspace.estimate(session), "Next run: ")
+    if shown is None:
+        return text
+    of = "are from an earlier run" if shown is not job else "are from before your last changes"
+    if shown is job and not session.changed:
+        return f"{text}<p><a href='#results'>The results are below.</a></p>"
+    return f"{text}<p><a href='#results'>The results below</a> {of}.</p>"
+
+
+def _describe_active(job: Job, ahead: int, session: str, left: float | None) -> str:
+    """How far a run is.
 
     Args:
         ahead: how many have to end before it begins.
         session: the id that its pictures are asked for by.
         left: seconds until it is done, if there is something to go by.
     """
-    if job is None:
-        return ""
+    if job.stop.is_set():
+        return "<p role='status'>Stopping.</p>"
+    paused = job.pause.is_set()
+    if job.state == "waiting" and paused:
+        return (
+            "<p role='status'>It is paused, so that others may run meanwhile. It goes on from the "
+            "last finished step.</p>"
+        )
     if job.state == "waiting" and ahead:
         jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"
         return f"<p role='status'>Waiting: {jobs} before yours.</p>"
-    if job.active:
-        if job.stop.is_set():
-            return "<p role='status'>Stopping.</p>"
-        p = job.progress
-        if not p.stage:
-            return "<p role='status'>Loading the models.</p>"
-        stages = [*STAGES[: STAGES_OF[job.task]], *(f"export {name}" for name in job.exports)]
-        title = TITLES.get(p.stage) or f"Writing the {EXPORTS[p.stage.split()[1]].summary}"
-        numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
-        if job.pause.is_set():
-            numbers.append("paused")
-        elif left:
-            numbers.append(describe_time(left))
-        share = 100 * p.done / max(p.total, 1)
-        picture = ""
-        if job.picture is not None:
-            url = f"media/{session}/picture.jpg?{p.stage.replace(' ', '-')}-{job.picture[0]}"
-            picture = f"<img src='{url}' alt='Frame {job.picture[0]}, as it has just been made'>"
-        return (
-            f"<p role='status'>Step {stages.index(p.stage) + 1} of {len(stages)}: "
-            f"<b>{html.escape(title)}</b></p>"
-            f"<div class='bar' role='progressbar' aria-label='{p.stage}' "
-            f"aria-valuenow='{share:.0f}'><i style='width: {share:.1f}%'></i></div>"
-            f"<p>{', '.join(numbers)}</p>{picture}"
-        )
+    p = job.progress
+    if not p.stage:
+        return f"<p role='status'>Loading the models{', paused' if paused else ''}.</p>"
+    stages = [*STAGES[: STAGES_OF[job.task]], *(f"export {name}" for name in job.exports)]
+    title = TITLES.get(p.stage) or f"Writing the {EXPORTS[p.stage.split()[1]].summary}"
+    title = html.escape(title)
+    numbers = [f"frame {p.done} of {p.total}"] if p.done else ["getting ready"]
+    if paused:
+        numbers.append("paused")
+    elif left:
+        numbers.append(describe_time(left))
+    share = 100 * p.done / max(p.total, 1)
+    picture = ""
+    if job.picture is not None:
+        url = f"media/{session}/picture.jpg?{p.stage.replace(' ', '-')}-{job.picture[0]}"
+        picture = f"<img src='{url}' alt='Frame {job.picture[0]}, as it has just been made'>"
+    return (
+        f"<p role='status'>Step {stages.index(p.stage) + 1} of {len(stages)}: <b>{title}</b></p>"
+        f"<div class='bar' role='progressbar' aria-label='{title}' aria-valuenow='{share:.0f}'>"
+        f"<i style='width: {share:.1f}%'></i></div><p>{', '.join(numbers)}</p>{picture}"
+    )
+
+
+def _describe_ended(job: Job) -> str:
     if job.state == "cancelled":
         return "<p role='status'>Stopped. Finished steps are kept; Run goes on from there.</p>"
     if job.state == "failed":
         return f"<p role='alert' class='failed'>{html.escape(job.error)}</p>"
-    result = job.result
-    assert result is not None
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in result.notes)
-    return f"<p role='status'><b>Done.</b> <a href='#results'>The results are below.</a></p>{notes}"
+    notes = job.result.notes if job.result is not None else []
+    return "<p role='status'><b>Done.</b></p>" + "".join(
+        f"<p>{html.escape(note)}</p>" for note in notes
+    )
 
 
 def describe_models(rows: list[tuple[str, str, str]]) -> str:

@@ -166,7 +166,8 @@ class Worker:
             stage = name
             report(name, done, total)
 
-        said: list[str] = []
+        before = list(options.pop("said", ()))
+        said = before
         while True:
             try:
                 return self._once(
@@ -182,7 +183,7 @@ class Worker:
                 if smaller is None:
                     raise
                 settings = replace(settings, resolution=smaller)
-                said = [painted_smaller(smaller)]
+                said = [*before, painted_smaller(smaller)]
 
     def _once(
         self,

@@ -209,9 +209,9 @@ class Workspace:
         return session
 
     def estimate(self, session: Session) -> Estimate | None:
-        """What the run that is asked for now will take; None while nothing is asked for."""
+        """What the run that is asked for now will take; None while there is nothing to run."""
         document = session.document
-        if not any(thing.marks for thing in document.things):
+        if not session.ready:
             return None
         frames = (document.stop or session.frame_count) - document.start
         settings = choose_models(session.settings)

@@ -86,7 +86,8 @@ def test_the_whole_job(client: Client, clip: Path) -> None:
     assert status["state"] == "done" and "painted grey" in status["notes"]
     files = {Path(f).name: Path(f) for f in client.predict(project, api_name="/fetch")}
     assert set(files) == set(status["files"]) == {
-        "tracked.mp4", "segmented.mp4", "removed.mp4", "cutout.webm", "masks_and_tracks.zip",
+        "tracked.mp4", "segmented.mp4", "removed.mp4", "cutout.webm", "tracks.json", "tracks.csv",
+        "masks_and_tracks.zip",
     }  # fmt: skip
     with open_video(files["removed.mp4"]) as video:
         assert len(video) == COUNT and not red(video[9]).any() and video.info.has_audio

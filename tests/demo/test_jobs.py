@@ -303,9 +303,11 @@ def test_a_finished_run_is_laid_out_for_download_and_a_later_one_leaves_it_alone
     )
     wait_for(lambda: not second.active)
     for job, name in ((first, "one"), (second, "two")):
-        video, archive = job.files
+        tracks, video, archive = job.files
         assert video == tmp_path / job.id / "tracked.mp4" and archive.parent == video.parent
         assert video.read_text() == f"tracked.mp4 of {name}"
+        assert tracks.read_text() == f"tracks.csv of {name}"
+        assert (archive.parent / "masks/00001.png").read_text() == f"masks/00001.png of {name}"
         with zipfile.ZipFile(archive) as bundle:
             assert sorted(bundle.namelist()) == [
                 "masks/00000.png", "masks/00001.png", "run.json", "tracks.csv",

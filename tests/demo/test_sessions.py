@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,12 +23,12 @@ from checkpoints import CheckpointError
 from demo import pipeline, sessions
 from demo import run as runs
 from demo import workspace as spaces
-from demo.jobs import Job, Jobs, Progress
+from demo.jobs import Job, Jobs, Progress, State
 from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
 from demo.rates import Estimate, Rates
 from demo.sessions import Session
-from demo.wording import TITLES, describe_estimate
+from demo.wording import TITLES, describe_estimate, describe_run
 from demo.workspace import Options, Workspace, private_folder
 from media import InputError
 from media.masks import MaskFolder, load_mask
@@ -219,7 +220,10 @@ def test_settings_are_kept_and_say_what_a_click_shows(
     assert record["settings"]["exports"] == ["webm"] and record["settings"]["resolution"] == 480
     assert record["settings"]["segmenter"] == "sam_vit_b"
     job = finished(session.start(workspace.jobs))  # follows only: there is nothing to cut out
-    assert job.state == "done" and job.exports == ()
+    assert job.state == "done" and job.exports == () and job.result is not None
+    assert job.result.notes == [
+        "Not written, because nothing is cut out: cut-out with alpha (VP9), for web pages."
+    ]
     workspace.close()
     later = Workspace(workspace.options, Jobs(lambda: run_here))
     again = later.find(session.id)
@@ -377,6 +381,23 @@ def test_a_part_of_the_video(session: Session) -> None:
     assert (session.view()["start"], session.view()["stop"]) == (0, COUNT)
     with pytest.raises(InputError, match="ends before it begins"):
         session.limit(9, 9)
+    session.settle()
+    assert not session.view()["undo"], "a sample begins with its part"
+    session.limit(2, None)
+    session.undo()
+    assert session.document.start == 0
+
+
+def test_what_was_pointed_at_outside_of_the_part_is_told_at_once(
+    session: Session, workspace: Workspace
+) -> None:
+    session.point(12, *middle(12), 1)
+    assert workspace.estimate(session) is not None
+    session.limit(4, 10)
+    sentence = "object 1 was pointed at in frame 12, but the part to work on is 4 to 9"
+    assert session.view()["note"].startswith(sentence) and workspace.estimate(session) is None
+    with pytest.raises(InputError, match=sentence):
+        session.start(workspace.jobs)
 
 
 def test_a_click_that_fails_leaves_nothing_behind(
@@ -422,7 +443,9 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert job.state == "done", job.error
     results = session.folder / "results"
     assert (results / "segmented.mp4").exists() and (results / "masks_coco.json").exists()
-    assert {p.name for p in job.files} == {"tracked.mp4", "segmented.mp4", "masks_and_tracks.zip"}
+    assert {p.name for p in job.files} == {
+        "tracked.mp4", "segmented.mp4", "tracks.json", "tracks.csv", "masks_and_tracks.zip",
+    }  # fmt: skip
     assert len(list((results / "masks").glob("*.png"))) == COUNT
     session.seek(9)  # a frame that nobody pointed at
     shown = active(session)
@@ -430,7 +453,7 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert "corrects it from this frame on" in session.view()["note"]
     curve = session.curves()["things"][0]
     assert len(curve["scores"]) == COUNT and curve["scores"][2] == 1.0 and not any(curve["lost"])
-    assert not session.view()["stale"]
+    assert not session.changed
     limit = time.monotonic() + 10
     while (estimate := workspace.estimate(session)) is None or estimate.seconds is None:
         assert time.monotonic() < limit  # it is learnt just after the end
@@ -441,7 +464,83 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert more is not None and more.memory > estimate.memory
     session.undo()
     session.point(12, *middle(12), 1)
-    assert session.view()["stale"]
+    assert session.changed
+
+
+def test_results_stay_until_others_are_done(
+    session: Session, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.point(2, *middle(2), 1)
+    session.decide(1, "segment")
+    session.limit(0, 12)
+    assert session.shown is None
+    first = finished(session.start(workspace.jobs))
+    assert "The results are below" in describe_run(workspace, session)
+    tracks, curves, files = session.tracks(), session.curves(), first.files
+
+    def fail(*args: object, **options: object) -> None:
+        raise InputError("It cannot be painted.")
+
+    monkeypatch.setattr(pipeline, "build_inpainter", fail)
+    session.draw_box(2, 100, 10, 140, 40)
+    session.decide(1, "remove")
+    session.limit(1, 12)
+    text = describe_run(workspace, session)
+    assert "Done" in text and "Next run: 11 frames" in text and "before your last changes" in text
+    second = finished(session.start(workspace.jobs))
+    text = describe_run(workspace, session)
+    assert "It cannot be painted" in text and "Next run" not in text and "an earlier run" in text
+    new, shown = session.folder / "results" / "tracks.json", session.shelf / "tracks.json"
+    assert second.state == "failed" and new.read_bytes() != shown.read_bytes()
+    assert session.shown is first and all(file.is_file() for file in files)
+    assert (session.tracks(), session.curves(), session.part) == (tracks, curves, (0.0, False))
+    session.seek(0)  # not worked on by the second run
+    assert active(session)["mask"] and len(list((session.shelf / "masks").iterdir())) == 12
+    workspace.close()
+    later = Workspace(workspace.options, Jobs(lambda: run_here))
+    again = later.find(session.id)
+    assert again is not None and again.shown is not None and again.shown.files == files
+    assert again.job is not None and again.job.state == "failed"
+    assert "an earlier run" in describe_run(later, again)
+    later.close()
+
+
+def test_a_cancelled_run_is_not_taken_up_by_the_next_server(
+    session: Session, workspace: Workspace
+) -> None:
+    session.point(2, *middle(2), 1)
+    held = threading.Event()
+    workspace.jobs = Jobs(lambda: lambda *a, **k: held.wait(20))  # type: ignore[arg-type]
+    other = workspace.open(session.source, "other.mp4")
+    other.point(2, *middle(2), 1)
+    other.start(workspace.jobs)
+    job = session.start(workspace.jobs)
+    workspace.jobs.cancel(job)
+    record = json.loads((session.folder / "session.json").read_text())
+    assert record["job"]["state"] == "cancelled"
+    held.set()
+
+
+@pytest.mark.parametrize(
+    ("state", "stage", "paused", "says"),
+    [
+        ("running", "", False, "Loading the models."),
+        ("running", "", True, "Loading the models, paused."),
+        ("waiting", "", True, "It is paused, so that others may run meanwhile."),
+        ("running", "cut out", False, "aria-label='Cutting it out'"),
+        ("running", "export matte", True, "aria-label='Writing the masks as a black-and-white"),
+    ],
+)
+def test_what_is_said_of_a_run_under_way(
+    state: State, stage: str, paused: bool, says: str, session: Session, workspace: Workspace
+) -> None:
+    session.job = Job("cpu", "segment", ("matte",), state=state, progress=Progress(stage, 1, 9))
+    workspace.jobs._jobs[session.job.id] = session.job
+    if paused:
+        session.job.pause.set()
+    text = describe_run(workspace, session)
+    assert says in text and ("paused" in text) == paused
+    del workspace.jobs._jobs[session.job.id]
 
 
 def test_what_a_run_will_take_is_said_before_there_has_been_one() -> None:
@@ -616,8 +715,6 @@ def test_old_projects_are_removed_and_used_ones_stay(tmp_path: Path, clip: Path)
 
 
 def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
-    import threading
-
     go = threading.Event()
 
     def run(source: Path, folder: Path, *rest: object, **options: object) -> runs.Result:

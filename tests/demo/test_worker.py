@@ -149,5 +149,5 @@ def test_a_run_that_was_ended_for_its_memory_is_done_again_at_half_the_size(
 ) -> None:
     with VideoWriter(tmp_path / "film.mp4", size=(240, 640), fps=Fraction(10)) as writer:
         writer.write(np.zeros((240, 640, 3), np.uint8))
-    result = call(worker, str(tmp_path / "film.mp4"), tmp_path)
-    assert "done at 320 pixels" in result.notes[0]
+    result = call(worker, str(tmp_path / "film.mp4"), tmp_path, said=["Not written."])
+    assert "Not written." in result.notes[0] and "done at 320 pixels" in result.notes[0]
