@@ -848,7 +848,9 @@ def test_what_is_being_typed_outlives_an_answer(
 
 
 def scale(page: Any) -> float:
-    return page.locator("#picture .film").evaluate("e => new DOMMatrix(getComputedStyle(e).transform).a")
+    return page.locator("#picture .film").evaluate(
+        "e => new DOMMatrix(getComputedStyle(e).transform).a"
+    )
 
 
 def test_another_video_is_begun_anew_and_the_way_back_leads_to_the_first(
