@@ -8,17 +8,93 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import operator
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union, get_type_hints
 
 from media import InputError
 
 T = TypeVar("T")
+
+
+# -------------------------------------------------------------------------------------- ranges
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a setting takes. It stands in the setting's type: Annotated[int, Range(1)].
+
+    Attributes:
+        least: the smallest one; most is the largest, and both are in.
+        above: it is larger than this; below: it is smaller.
+        multiple_of: of what it is a multiple.
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    multiple_of: int | None = None
+
+    def check(self, value: float, where: str) -> None:
+        """Raise InputError unless the value is one of them."""
+        given = {name: bound for name, bound in vars(self).items() if bound is not None}
+        holds = (_RULES[name][1](value, bound) for name, bound in given.items())
+        if not math.isfinite(value) or not all(holds):
+            words = " and ".join(f"{_RULES[name][0]} {bound}" for name, bound in given.items())
+            raise InputError(f"{where} is {words}, not {value}.")
+
+
+_RULES: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "least": ("at least", operator.ge),
+    "most": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+    "multiple_of": ("a multiple of", lambda value, unit: value % unit == 0),
+}
+
+Count = Annotated[int, Range(least=1)]
+Natural = Annotated[int, Range(least=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Positive = Annotated[float, Range(above=0)]
+Share = Annotated[float, Range(least=0, most=1)]
+Decay = Annotated[float, Range(least=0, below=1)]
+
+
+def check_ranges(settings: object) -> None:
+    """Hold what was built by hand to the ranges of its fields, as `read` does: `__post_init__`.
+
+    Raises:
+        InputError: a number is outside.
+    """
+    for name, kind in get_type_hints(type(settings), include_extras=True).items():
+        _check_ranges(kind, getattr(settings, name), name)
+
+
+def _check_ranges(kind: Any, value: Any, where: str) -> None:
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if value is None:
+        return
+    if origin is Annotated:
+        parts[1].check(value, where)
+    elif origin in (Union, types.UnionType):
+        _check_ranges(next(p for p in parts if p is not type(None)), value, where)
+    elif origin is tuple:
+        kinds = parts if parts[-1] is not Ellipsis else [parts[0]] * len(value)
+        for i, (part, each) in enumerate(zip(kinds, value, strict=True)):
+            _check_ranges(part, each, f"{where}.{i}")
+    elif isinstance(value, Mapping) and parts:
+        for key, each in value.items():
+            _check_ranges(parts[1], each, f"{where}.{key}")
+
+
+# -------------------------------------------------------------------------------------- engine
 
 
 @dataclass(frozen=True)
@@ -35,13 +111,13 @@ class EngineConfig:
         log_every: steps between two lines of the log.
     """
 
-    seed: int = 42
+    seed: Annotated[int, Range(least=0, below=2**32)] = 42
     bf16: bool = False
     compile: bool = False
-    ema: float = 0.0
+    ema: Decay = 0.0
     half: bool = False
-    piece_mb: int = 0
-    log_every: int = 50
+    piece_mb: Natural = 0
+    log_every: Count = 50
 
 
 # ------------------------------------------------------------------------------- strict reading
@@ -59,13 +135,13 @@ def read(kind: type[T], value: Any, where: str) -> T:
     """Turn plain values into a dataclass, or another annotated type, and refuse what does not fit.
 
     Args:
-        kind: a dataclass, int, float, str, bool, a Literal, tuple[...], Mapping[...], or one of
-            them | None.
+        kind: a dataclass, int, float, str, bool, a Literal, tuple[...], Mapping[...], one of them
+            | None, or one of them with a `Range`.
         value: as YAML and JSON know it.
         where: for messages.
 
     Raises:
-        InputError: a key is unknown or missing, or a value is of another type.
+        InputError: a key is unknown or missing, or a value is of another type or out of range.
     """
     return typing.cast(T, _read(kind, value, where))
 
@@ -75,6 +151,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         (inner,) = (part for part in parts if part is not type(None))
         return None if value is None else _read(inner, value, where)
+    if origin is Annotated:
+        found = _read(parts[0], value, where)
+        parts[1].check(found, where)
+        return found
     if kind is Any:
         return value
     if is_dataclass(kind):
@@ -103,7 +183,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise InputError(f"{where} should be a section of settings, not {value!r}.")
-    hints = typing.get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     _refuse_unknown(value, list(hints), where)
     for f in fields(kind):
         if f.default is MISSING and f.default_factory is MISSING and f.name not in value:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from checkpoints.training import recipes
-from checkpoints.training.recipes import override, read
+from checkpoints.training.recipes import Count, Decay, Natural, NotNegative, override, read
 from inpainting.training.data import DataConfig
 from inpainting.training.discriminator import CHANNELS
 from media import InputError
@@ -31,8 +31,8 @@ class NetworkConfig:
     """
 
     name: str
-    width: Mapping[str, int] | None = None
-    discriminator: tuple[int, ...] = CHANNELS
+    width: Mapping[str, Count] | None = None
+    discriminator: tuple[Count, ...] = CHANNELS
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class LossConfig:
         flow: L1 to the flow that a frozen SPyNet sees between the true frames.
     """
 
-    hole: float = 1.0
-    valid: float = 1.0
-    adversarial: float = 0.01
-    flow: float = 1.0
+    hole: NotNegative = 1.0
+    valid: NotNegative = 1.0
+    adversarial: NotNegative = 0.01
+    flow: NotNegative = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class OptimizerConfig:
         clip: largest norm of a gradient; 0: no limit, as published.
     """
 
-    lr: float = 1e-4
-    flow_lr: float = 1.0
-    discriminator_lr: float = 1e-4
-    betas: tuple[float, float] = (0.0, 0.99)
-    clip: float = 0.0
+    lr: NotNegative = 1e-4
+    flow_lr: NotNegative = 1.0
+    discriminator_lr: NotNegative = 1e-4
+    betas: tuple[Decay, Decay] = (0.0, 0.99)
+    clip: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,12 @@ class ScheduleConfig:
         drops: steps after which the rates are a tenth of what they were.
     """
 
-    steps: int = 500_000
-    batch_size: int = 8
-    accumulate: int = 1
-    warmup_steps: int = 0
+    steps: Count = 500_000
+    batch_size: Count = 8
+    accumulate: Count = 1
+    warmup_steps: Natural = 0
     decay: Literal["step", "cosine"] = "step"
-    drops: tuple[int, ...] = (400_000,)
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.accumulate) < 1:
-            raise InputError("steps, batch_size and accumulate are at least 1.")
+    drops: tuple[Count, ...] = (400_000,)
 
 
 @dataclass(frozen=True)
@@ -125,8 +121,8 @@ class ValidationConfig:
         clips: folders of clips; none: a twentieth of the clips, which is then not trained on.
     """
 
-    samples: int = 32
-    every: int = 5000
+    samples: Natural = 32
+    every: Count = 5000
     clips: tuple[str, ...] = ()
 
 
@@ -136,11 +132,11 @@ class EngineConfig(recipes.EngineConfig):
 
     Attributes:
         save_every: steps between two states, from which a killed run goes on.
-        draw_every: steps between two sheets of samples.
+        draw_every: steps between two sheets of samples; 0: only that of the first batch.
     """
 
-    save_every: int = 5000
-    draw_every: int = 1000
+    save_every: Count = 5000
+    draw_every: Natural = 1000
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from checkpoints.training import recipes
-from checkpoints.training.recipes import override, read
+from checkpoints.training.recipes import (
+    Count,
+    Decay,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    override,
+    read,
+)
 from media import InputError
 from trackers.base import build_network
 from trackers.training.data import DataConfig, SourceConfig, list_kinds
@@ -23,6 +32,20 @@ from trackers.training.data import DataConfig, SourceConfig, list_kinds
 _log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
 PACKED = ("stills", "tracks", "clips")  # kinds of sources that are packed shards
+
+_Crop = Annotated[int, Range(least=16, multiple_of=16)]
+_OPTIONS: dict[str, Any] = {  # of networks, as their classes describe them
+    "search_size": _Crop,
+    "template_size": _Crop,
+    "dim": Annotated[int, Range(least=4, multiple_of=4)],
+    "depth": Count,
+    "heads": Count,
+    "mlp_ratio": Positive,
+    "feat_sz": Annotated[int, Range(least=2)],
+    "drop_path": Decay,
+    "removed_blocks": tuple[Natural, ...],
+    "kept_hidden": Count | None,
+}
 
 
 @dataclass(frozen=True)
@@ -58,8 +81,8 @@ class InitConfig:
     weights: str | None = None
     new: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    removed_blocks: tuple[int, ...] = ()
-    kept_hidden: int | None = None
+    removed_blocks: tuple[Natural, ...] = ()
+    kept_hidden: Count | None = None
     vit: str | None = None
     scheme: Literal["torch", "trunc_normal"] = "torch"
 
@@ -97,14 +120,14 @@ class LossConfig:
         focal: GRM's map of centres.
     """
 
-    l1: float = 5.0
-    ciou: float = 2.0
-    giou: float = 0.0
-    edges: float = 0.0
-    features: float = 0.0
-    feature_pairs: tuple[tuple[int, int], ...] = ()
-    score: float = 0.0
-    focal: float = 0.0
+    l1: NotNegative = 5.0
+    ciou: NotNegative = 2.0
+    giou: NotNegative = 0.0
+    edges: NotNegative = 0.0
+    features: NotNegative = 0.0
+    feature_pairs: tuple[tuple[Natural, Natural], ...] = ()
+    score: NotNegative = 0.0
+    focal: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,13 +145,13 @@ class OptimizerConfig:
         train_only: parts of names; what has none of them is frozen. Empty: train all.
     """
 
-    lr: float = 4e-4
-    backbone_lr: float = 4e-5
+    lr: NotNegative = 4e-4
+    backbone_lr: NotNegative = 4e-5
     head_names: tuple[str, ...] = ()
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     matrices_only: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 0.1
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    clip: NotNegative = 0.1
     train_only: tuple[str, ...] = ()
 
 
@@ -148,18 +171,16 @@ class ScheduleConfig:
             kept_hidden, fade out.
     """
 
-    epochs: int = 500
-    samples_per_epoch: int = 60_000
-    batch_size: int = 256
-    accumulate: int = 1
-    warmup_steps: int = 0
+    epochs: Count = 500
+    samples_per_epoch: Count = 60_000
+    batch_size: Count = 256
+    accumulate: Count = 1
+    warmup_steps: Natural = 0
     decay: Literal["step", "cosine"] = "step"
-    drop_epochs: int = 400
-    removal_epochs: int = 40
+    drop_epochs: Count = 400
+    removal_epochs: Natural = 40
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.accumulate, self.drop_epochs) < 1:
-            raise InputError("epochs, batch_size, accumulate and drop_epochs are at least 1.")
         if self.samples_per_epoch < self.batch_size:
             raise InputError(
                 f"An epoch of {self.samples_per_epoch} samples holds no batch of {self.batch_size}."
@@ -187,8 +208,8 @@ class ValidationConfig:
     """
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    samples: int = 10_000
-    every_epochs: int = 5
+    samples: Natural = 10_000
+    every_epochs: Count = 5
 
 
 @dataclass(frozen=True)
@@ -199,7 +220,7 @@ class EngineConfig(recipes.EngineConfig):
         save_every_epochs: how often the state is kept, so that a killed run goes on from there.
     """
 
-    save_every_epochs: int = 5
+    save_every_epochs: Count = 5
 
 
 @dataclass(frozen=True)
@@ -284,18 +305,40 @@ def build_recipe(
     sources = section.pop("sources", None)
     if not isinstance(sources, (Mapping, type(None))):
         raise InputError("data.sources names kinds of sources, each with its settings.")
-    network = read(NetworkConfig, values.get("network"), "network")
-    try:
-        with torch.device("meta"):
-            outline: Any = build_network(network.name, **network.options)
-    except TypeError as error:
-        raise InputError(f"network.options do not fit {network.name}: {error}.") from None
+    network = read(NetworkConfig, values.get("network"), "recipe.network")
+    outline = _outline(network.name, network.options, "recipe.network.options")
     section |= {"search_size": outline.search_size, "template_size": outline.template_size}
     section["sources"] = _sources(sources, data)
     values["data"] = section
     recipe = read(Recipe, values, "recipe")
     _check(recipe, outline)
     return recipe
+
+
+def _outline(name: str, options: Mapping[str, Any], where: str) -> Any:
+    """The network without any memory for its weights. Raises InputError: options do not fit."""
+    for key, value in options.items():
+        read(_OPTIONS.get(key, Any), value, f"{where}.{key}")
+    later = ("removed_blocks", "kept_hidden")  # they say which of its parts are to go
+    whole = {key: value for key, value in options.items() if key not in later}
+    try:
+        with torch.device("meta"):
+            _check_parts(build_network(name, **whole), options, where)
+            return build_network(name, **options)
+    except TypeError as error:
+        raise InputError(f"{where} do not fit {name}: {error}.") from None
+
+
+def _check_parts(network: Any, options: Mapping[str, Any], where: str) -> None:
+    blocks = network.backbone.blocks
+    block = blocks[0]
+    dim, heads = block.attn.qkv.in_features, block.attn.heads
+    if dim % heads:
+        raise InputError(f"{where}.heads is a divisor of the {dim} channels, not {heads}.")
+    for index in options.get("removed_blocks") or ():
+        Range(most=len(blocks) - 1).check(index, f"{where}.removed_blocks")
+    hidden = block.mlp.fc1.out_features
+    Range(most=hidden).check(options.get("kept_hidden") or hidden, f"{where}.kept_hidden")
 
 
 def list_recipes() -> list[str]:
@@ -318,6 +361,11 @@ def load_recipe(
 def _check(recipe: Recipe, outline: Any) -> None:
     """What no single section can know."""
     losses, teacher = recipe.losses, recipe.teacher
+    if teacher is not None:
+        _outline(teacher.name, teacher.options, "recipe.teacher.options")
+    weights = {name: value for name, value in vars(losses).items() if name != "feature_pairs"}
+    if not any(weights.values()):
+        raise InputError(f"All losses are 0: give at least one of {', '.join(weights)} a weight.")
     kinds = [source.kind for source in recipe.data.sources]
     for kind in recipe.validation.sources:
         if kind not in kinds:

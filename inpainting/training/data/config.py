@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from checkpoints.training.recipes import Natural, NotNegative, Range, Share, check_ranges
 from media import InputError
+
+_Part = Annotated[float, Range(above=0, most=1)]
+_Side = Annotated[int, Range(least=16)]
 
 
 @dataclass(frozen=True)
@@ -20,17 +25,16 @@ class HoleConfig:
         objects: share of holes with the shape of objects, if there are folders of such masks.
     """
 
-    still: float = 0.5
-    speed: tuple[float, float] = (1.0, 3.0)
-    acceleration: float = 1.5
-    sides: tuple[float, float] = (1 / 3, 1.0)
-    objects: float = 0.5
+    still: Share = 0.5
+    speed: tuple[NotNegative, NotNegative] = (1.0, 3.0)
+    acceleration: NotNegative = 1.5
+    sides: tuple[_Part, _Part] = (1 / 3, 1.0)
+    objects: Share = 0.5
 
     def __post_init__(self) -> None:
-        if not (0 <= self.still <= 1 and 0 <= self.objects <= 1):
-            raise InputError("still and objects are shares between 0 and 1.")
-        if not 0 < self.sides[0] <= self.sides[1] <= 1 or not 0 <= self.speed[0] <= self.speed[1]:
-            raise InputError("sides are two shares above 0, and speed two numbers, in order.")
+        check_ranges(self)
+        if self.sides[0] > self.sides[1] or self.speed[0] > self.speed[1]:
+            raise InputError("sides and speed are the smallest and the largest, in this order.")
 
 
 @dataclass(frozen=True)
@@ -54,26 +58,19 @@ class DataConfig:
 
     clips: tuple[str, ...]
     objects: tuple[str, ...] = ()
-    size: tuple[int, int] = (240, 432)
-    local: int = 5
-    references: int = 3
-    flip: float = 0.5
-    crop: float | None = None
-    reverse: float = 0.0
+    size: tuple[_Side, _Side] = (240, 432)
+    local: Annotated[int, Range(least=2)] = 5
+    references: Natural = 3
+    flip: Share = 0.5
+    crop: _Part | None = None
+    reverse: Share = 0.0
     holes: HoleConfig = field(default_factory=HoleConfig)
-    workers: int = 0
+    workers: Natural = 0
 
     def __post_init__(self) -> None:
         if not self.clips:
             raise InputError("There is nothing to train on: name folders of clips with --data.")
-        if self.local < 2 or self.references < 0:
-            raise InputError("A sample has at least 2 local frames, and 0 or more references.")
-        if min(self.size) < 16:
-            raise InputError(f"Samples of {self.size[1]}x{self.size[0]} pixels are too small.")
-        if not (0 <= self.flip <= 1 and 0 <= self.reverse <= 1):
-            raise InputError("flip and reverse are shares between 0 and 1.")
-        if self.crop is not None and not 0 < self.crop <= 1:
-            raise InputError("crop is a share above 0, up to 1, or null.")
+        check_ranges(self)
 
     @property
     def frames(self) -> int:

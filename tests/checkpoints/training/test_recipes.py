@@ -6,11 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from checkpoints.training.recipes import list_recipes, override, read, read_values
+from checkpoints.training.recipes import (
+    Count,
+    Decay,
+    Positive,
+    Range,
+    Share,
+    check_ranges,
+    list_recipes,
+    override,
+    read,
+    read_values,
+)
 from media import InputError
 
 
@@ -20,11 +31,18 @@ class Inner:
     names: tuple[str, ...] = ()
     pair: tuple[int, int] = (1, 2)
     kind: Literal["a", "b"] = "a"
+    share: Share = 0.5
+    sizes: tuple[Annotated[int, Range(least=16, multiple_of=16)], ...] = ()
+    beta: Decay | None = None
+    weights: Mapping[str, Positive] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
 class Outer:
-    steps: int
+    steps: Count
     inner: Inner = field(default_factory=Inner)
     options: Mapping[str, Any] = field(default_factory=dict)
     file: str | None = None
@@ -56,11 +74,33 @@ def test_plain_values_become_a_dataclass() -> None:
         ({"steps": 1, "inner": {"kind": "c"}}, "recipe.inner.kind is one of a, b, not 'c'"),
         ({"steps": 1, "inner": 5}, "recipe.inner should be a section of settings"),
         ({"steps": 1, "options": 5}, "recipe.options should be"),
+        ({"steps": 0}, "recipe.steps is at least 1, not 0"),
+        ({"steps": 1, "inner": {"share": 2}}, "inner.share is at least 0 and at most 1, not 2.0"),
+        ({"steps": 1, "inner": {"share": float("nan")}}, "at most 1, not nan"),
+        ({"steps": 1, "inner": {"sizes": [32, 70]}}, r"sizes.1 is .* a multiple of 16, not 70"),
+        ({"steps": 1, "inner": {"beta": 1}}, "inner.beta is at least 0 and below 1, not 1.0"),
+        ({"steps": 1, "inner": {"weights": {"x": 0}}}, "weights.x is above 0, not 0.0"),
+        ({"steps": 1, "inner": {"weights": {"x": float("inf")}}}, "above 0, not inf"),
     ],
 )
 def test_what_does_not_fit_is_refused(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         read(Outer, values, "recipe")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"share": -1.0}, "^share is at least 0 and at most 1, not -1.0"),
+        ({"sizes": (32, 70)}, "^sizes.1 is at least 16"),
+        ({"beta": 1.0}, "^beta is at least 0 and below 1"),
+        ({"weights": {"x": 0.0}}, "^weights.x is above 0"),
+    ],
+)
+def test_what_is_built_by_hand_keeps_to_its_ranges(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Inner(**settings)
+    assert Inner(beta=0.5, sizes=(16, 48), weights={"x": 1.0}).beta == 0.5
 
 
 def test_a_recipe_changes_its_base_key_by_key(tmp_path: Path) -> None:

@@ -67,10 +67,14 @@ def test_the_small_one_is_small() -> None:
             "no setting 'step' in recipe.schedule; the nearest there is is 'steps'",
         ),
         ("data.holes.stil=0", "nearest there is is 'still'"),
-        ("schedule.steps=0", "steps, batch_size and accumulate are at least 1"),
-        ("data.local=1", "at least 2 local frames"),
+        ("schedule.steps=0", "schedule.steps is at least 1, not 0"),
+        ("data.local=1", "data.local is at least 2, not 1"),
+        ("optimizer.betas=[0, 1]", "betas.1 is at least 0 and below 1"),
+        ("schedule.warmup_steps=-1", "warmup_steps is at least 0"),
+        ("validation.every=0", "every is at least 1"),
+        ("engine.save_every=0", "save_every is at least 1"),
         ("init.flow=null", "The loss flow needs a teacher"),
-        ("data.crop=2", "crop is a share"),
+        ("data.crop=2", "data.crop is above 0 and at most 1, not 2.0"),
     ],
 )
 def test_what_does_not_exist_is_refused(change: str, sentence: str) -> None:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from checkpoints.training.recipes import (
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    check_ranges,
+)
 from media import InputError
 
 Sampler = Literal["causal", "trident_pro"]
@@ -32,15 +41,14 @@ class SourceConfig:
 
     kind: str
     path: str
-    weight: float = 1.0
+    weight: Positive = 1.0
     split: str | None = None
     sequences: str | None = None
-    emphasis: Mapping[str, float] = field(default_factory=dict)
-    min_side: float = 0.0
+    emphasis: Mapping[str, NotNegative] = field(default_factory=dict)
+    min_side: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        if not self.weight > 0 or any(not value >= 0 for value in self.emphasis.values()):
-            raise InputError(f"The weights of {self.path} have to be positive.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -57,19 +65,16 @@ class Deformation:
         erase: share of search crops in which a rectangle is grey, as behind a post.
     """
 
-    stretch: float = 0.0
-    turn: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    blur: float = 0.0
-    blur_sigma: float = 2.0
-    erase: float = 0.0
+    stretch: NotNegative = 0.0
+    turn: Annotated[float, Range(least=0, most=90)] = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    blur: Share = 0.0
+    blur_sigma: Annotated[float, Range(least=0, most=3)] = 2.0
+    erase: Share = 0.0
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 0 or self.blur_sigma > 3 or self.turn > 90:
-            raise InputError(
-                "Deformations are not negative, blur_sigma is at most 3 and turn at most 90."
-            )
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -102,25 +107,25 @@ class DataConfig:
 
     sources: tuple[SourceConfig, ...]
     sampler: Sampler = "causal"
-    max_gap: int = 200
-    templates: int = 2
-    template_factor: float = 2.0
-    search_factor: float = 4.5
-    template_size: int = 112
-    search_size: int = 224
-    template_center_jitter: float = 0.0
-    template_scale_jitter: float = 0.0
-    search_center_jitter: float = 4.5
-    search_scale_jitter: float = 0.5
-    grayscale: float = 0.05
-    flip: float = 0.5
-    crop_flip: float = 0.5
-    brightness: float = 0.2
-    positive_share: float = 0.5
+    max_gap: Count = 200
+    templates: Annotated[int, Range(least=1, most=2)] = 2
+    template_factor: Positive = 2.0
+    search_factor: Positive = 4.5
+    template_size: Count = 112
+    search_size: Count = 224
+    template_center_jitter: NotNegative = 0.0
+    template_scale_jitter: NotNegative = 0.0
+    search_center_jitter: NotNegative = 4.5
+    search_scale_jitter: NotNegative = 0.5
+    grayscale: Share = 0.05
+    flip: Share = 0.5
+    crop_flip: Share = 0.5
+    brightness: Share = 0.2
+    positive_share: Share = 0.5
     deformation: Deformation = field(default_factory=Deformation)
     pipeline: Pipeline = "loader"
-    workers: int = 0
-    resident_gb: float = 60.0
+    workers: Natural = 0
+    resident_gb: NotNegative = 60.0
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -130,14 +135,4 @@ class DataConfig:
                 f"There is no sampler {self.sampler!r} or no pipeline {self.pipeline!r}; there are "
                 f"{', '.join(get_args(Sampler))} and {', '.join(get_args(Pipeline))}."
             )
-        if self.templates not in (1, 2):
-            raise InputError(f"A tracker has 1 or 2 templates, not {self.templates}.")
-        if min(self.template_size, self.search_size, self.max_gap) < 1:
-            raise InputError("Crop sizes and max_gap are at least 1.")
-        if min(self.template_factor, self.search_factor) <= 0:
-            raise InputError("Crop factors are positive.")
-        shares = (self.grayscale, self.flip, self.crop_flip, self.brightness, self.positive_share)
-        if not all(0 <= share <= 1 for share in shares):
-            raise InputError(
-                "grayscale, flip, crop_flip, brightness and positive_share are between 0 and 1."
-            )
+        check_ranges(self)

@@ -138,7 +138,7 @@ def test_what_cannot_be_is_refused(clips: Path, tmp_path: Path) -> None:
         Batches(config(clips), None, seed=0, batch_size=3, world=2)
     with pytest.raises(InputError, match="holds no masks"):
         Batches(config(clips, objects=(str(tmp_path),)), None, seed=0, batch_size=1)
-    with pytest.raises(InputError, match="still and objects are shares"):
+    with pytest.raises(InputError, match="still is at least 0 and at most 1"):
         HoleConfig(still=2.0)
 
 

@@ -147,7 +147,7 @@ def test_deformations_have_their_ranges() -> None:
     assert abs(len(erased) / 600 - 0.7) < 0.06
     for x0, y0, x1, y1 in erased:
         assert 0 <= x0 < x1 <= 224 and 0 <= y0 < y1 <= 224 and 20 <= x1 - x0 <= 75
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="turn is at least 0"):
         Deformation(turn=-1)
 
 
