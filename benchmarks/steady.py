@@ -1,0 +1,251 @@
+"""What each idea behind steady masks is worth, and what a window does for small objects.
+
+    python -m benchmarks.steady parts DAVIS --cache DIR [--boxes BOXES]
+    python -m benchmarks.steady window DAVIS --cache DIR --out DIR
+
+DAVIS is a folder of annotated sequences, and BOXES one of a tracker's boxes, as `python -m
+segmenters evaluate` takes them. `parts` cuts objects out the way `demo` does, as it is and without
+each of its parts. `window` puts objects as small as they are asked for into a film of 1920x1080,
+and cuts each out of the whole frame and of a window round it. MobileSAM, float32.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from demo.pipeline import find_candidates, look_closer
+from demo.project import KeyFrame
+from media import InputError
+from media.command_line import run_program
+from media.draw import draw_mask
+from media.files import replacing
+from media.flow import dense_flow
+from segmenters import Candidate, Prompt, build_segmenter, evaluation, region, steady
+from segmenters.cache import CachedSegmenter
+from segmenters.cleanup import choose_candidate, clean_mask
+from segmenters.evaluation import Scores, find_clips, region_similarity, true_prompts
+
+FILM = 1080, 1920  # height and width of what small objects are put into
+SIDES = 50, 100, 200, 400  # of objects, in its pixels
+PANEL = 320  # height of a picture
+
+# ------------------------------------------------------------------------------- part by part
+
+
+def choose_without(part: str) -> Callable[..., Candidate]:
+    """`choose_candidate`, which does not learn of the `box`, or of the mask `previous` to it."""
+    return lambda candidates, **known: choose_candidate(candidates, **{**known, part: None})
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The product's way, less a part of it."""
+
+    title: str
+    instead: Mapping[str, Any] = field(default_factory=dict)  # of names of `segmenters.steady`
+    steadier: Mapping[str, float] = field(default_factory=dict)  # its arguments
+    margin: bool = True  # tracked boxes grow before they prompt
+    region: region.Region = "auto"
+
+
+Name = Literal[
+    "default", "alone", "margin", "window", "choice", "box", "before", "flow", "trust", "clean",
+    "0", "0.3", "0.9",
+]  # fmt: skip
+CHOICE = "choose_candidate"
+STILL = {"dense_flow": lambda frame, _: np.zeros((*frame.shape[:2], 2), np.float32)}
+VARIANTS: dict[Name, Variant] = {
+    "default": Variant("**as it is**"),
+    "alone": Variant("without all of it: each whole frame alone, best score"),
+    "margin": Variant("without the margin of tracked boxes", margin=False),
+    "window": Variant("without windows: whole frames", region="never"),
+    "choice": Variant("best score in place of a choice", {CHOICE: lambda found, **_: found[0]}),
+    "box": Variant("choice without the box", {CHOICE: choose_without("box")}),
+    "before": Variant("choice without the mask before", {CHOICE: choose_without("previous")}),
+    "flow": Variant("the frame before where it was, not moved by flow", STILL),
+    "trust": Variant("smoothed as much where flow errs", steadier={"tolerance": np.inf}),
+    "clean": Variant("without cleaning", {"clean_mask": np.copy}),
+    "0": Variant("without smoothing (`--steady 0`)", steadier={"inertia": 0}),
+    "0.3": Variant("`--steady 0.3` (as it is: 0.6)", steadier={"inertia": 0.3}),
+    "0.9": Variant("`--steady 0.9`", steadier={"inertia": 0.9}),
+}
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is worked out once for the same arguments: most variants ask the same."""
+    known: dict[int, Any] = {}
+
+    def ask(*arguments: Any) -> Any:
+        key = hash(pickle.dumps([a for a in arguments if not isinstance(a, CachedSegmenter)]))
+        if key not in known:
+            known[key] = function(*arguments)
+        return known[key]
+
+    return ask
+
+
+def parts(
+    root: Path,
+    *,
+    boxes: Path | None = None,
+    cache: Path | None = None,
+    only: list[Name] | None = None,
+    sequence: list[str] | None = None,
+    device: str = "auto",
+) -> int:
+    """Score steady masks with all their parts, and without each of them.
+
+    J, F, J&F and steadiness, means over the sequences; then each sequence's J&F / steadiness.
+
+    Args:
+        root: Folder of annotated sequences.
+        boxes: A tracker's boxes, BOXES/NAME.txt, in place of those round the true masks.
+        cache: Folder to keep what frames look like to the model. A frame takes 4 MiB.
+        only: Which variant, in place of all; the numbers are weights of the frame before.
+        sequence: Which sequence, in place of all.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    chosen = only or list(VARIANTS)
+    model = CachedSegmenter(build_segmenter("mobile_sam", device=device), folder=cache, disk=2**40)
+    table: dict[Name, dict[str, Scores]] = {name: {} for name in chosen}
+    asked = [(clip, number) for clip in find_clips(root, sequence or ()) for number in clip.objects]
+    for clip, number in asked:
+        title = clip.name if len(clip.objects) == 1 else f"{clip.name} {number}"
+        if boxes is None:
+            places = [p.box if p else None for p in true_prompts(clip, number, "box")]
+        else:
+            places = evaluation.read_boxes(boxes, clip, number)
+        answer, flow = remembered(region.answer), remembered(dense_flow)
+        for name in tqdm(chosen, desc=title, unit="variant", leave=False):
+            variant = VARIANTS[name]
+            steadier = steady.Steadier(**variant.steadier)
+            margin = variant.margin and boxes is not None  # a true box cuts nothing off
+            masks = evaluation.cut_out_steadily(
+                model, clip, places, steadier=steadier, margin=margin, region=variant.region
+            )
+            if name == "alone":
+                prompts = [None if box is None else Prompt(box=box) for box in places]
+                masks = evaluation.cut_out_alone(model, clip, prompts)
+            instead: dict[str, Any] = {"dense_flow": flow, **variant.instead}
+            with (
+                patch.multiple(evaluation, answer=answer, dense_flow=flow),
+                patch.multiple(steady, **instead),
+            ):
+                table[name][title] = evaluation.score(clip, number, masks)
+    print(f"| | J | F | J&F | steady | {' | '.join(table[chosen[0]])} |")
+    print("|---|" + "--:|" * (4 + len(asked)))
+    for name, found in table.items():
+        mean = Scores.over(list(found.values()))
+        _print_row(
+            [VARIANTS[name].title],
+            [mean.region.mean, mean.boundary.mean, mean.both, mean.steadiness],
+            [f"{own.both:.3f} / {own.steadiness:.3f}" for own in found.values()],
+        )
+    return 0
+
+
+def _print_row(titles: Sequence[str], values: Iterable[float], more: Sequence[str] = ()) -> None:
+    print(f"| {' | '.join([*titles, *(f'{value:.3f}' for value in values), *more])} |", flush=True)
+
+
+# ------------------------------------------------------------------------------ small objects
+
+
+def in_a_film(frame: np.ndarray, mask: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """A frame and its mask, scaled, in the middle of a film of mirror images of the frame."""
+    height, width = (round(scale * side) for side in mask.shape)
+    top, left = (FILM[0] - height) // 2, (FILM[1] - width) // 2
+    edges = top, FILM[0] - height - top, left, FILM[1] - width - left
+    small, shape = (
+        cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        for picture in (frame, mask.astype(np.float32))
+    )
+    film = cv2.copyMakeBorder(small, *edges, cv2.BORDER_REFLECT_101)
+    return film, cv2.copyMakeBorder(shape, *edges, cv2.BORDER_CONSTANT) > 0.5
+
+
+def draw(film: np.ndarray, masks: Sequence[np.ndarray], path: Path) -> None:
+    """The film round the first mask, plain and with each mask, side by side."""
+    left, top, width, height = cv2.boundingRect(masks[0].astype(np.uint8))
+    x, y, reach = left + width // 2, top + height // 2, max(width, height)
+    part = np.s_[max(y - reach, 0) : y + reach, max(x - reach, 0) : x + reach]
+    panels = [film[part], *(draw_mask(film[part], mask[part], color="#ff3060") for mask in masks)]
+    row = np.hstack(panels)
+    with replacing(path) as made:
+        size = PANEL * row.shape[1] // row.shape[0], PANEL
+        Image.fromarray(cv2.resize(row, size)).save(made, format="PNG")
+
+
+def window(
+    root: Path,
+    *,
+    cache: Path | None = None,
+    out: Path | None = None,
+    side: list[int] | None = None,
+    context: float = region.CONTEXT,
+    sequence: list[str] | None = None,
+    device: str = "auto",
+) -> int:
+    """IoU of small objects with the truth, out of the whole frame and of a window round them.
+
+    The middle frame of each sequence; both ways as in demo on the frame where the user points: with
+    the box round the true mask, and with a click at its most inner point, where the window is put
+    round what was found in the whole frame.
+
+    Args:
+        root: Folder of annotated sequences.
+        cache: Folder to keep what frames look like to the model. A frame takes 4 MiB.
+        out: Folder for pictures: plain, truth, box (frame, window), click (frame, window).
+        side: Longer side of the object in pixels, in place of 50, 100, 200 and 400.
+        context: Side of the window in longer sides of the box.
+        sequence: Which sequence, in place of all.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    model = CachedSegmenter(build_segmenter("mobile_sam", device=device), folder=cache, disk=2**40)
+    by_side: dict[int, list[list[float]]] = {size: [] for size in side or SIDES}
+    print("| longer side | frame | box: frame | window | click: frame | window |")
+    print("|--:|---|--:|--:|--:|--:|")
+    for clip in find_clips(root, sequence or ()):
+        number, index = clip.objects[0], len(clip) // 2
+        click = list(true_prompts(clip, number, "point"))[index]
+        if click is None or click.points is None:
+            raise InputError(f"Frame {index} of {clip.name} shows no annotated object.")
+        frame, (mask, _) = clip.frame(index), clip.truth(index, number)
+        for size, rows in by_side.items():
+            scale = size / max(cv2.boundingRect(mask.astype(np.uint8))[2:])
+            if (np.multiply(mask.shape, scale) > FILM).any():
+                continue  # the frame does not fit in
+            film, truth = in_a_film(frame, mask, scale)
+            middle, new_middle = np.array([mask.shape, FILM])[:, ::-1] / 2
+            x, y = (click.points[0] + 0.5 - middle) * scale + new_middle
+            left, top, width, height = cv2.boundingRect(truth.astype(np.uint8))
+            box = KeyFrame(box=(left, top, left + width, top + height))
+            found = []
+            with patch.object(region, "CONTEXT", context):
+                for key in (box, KeyFrame(points=((x, y, 1),))):
+                    _, coarse = find_candidates(model, model.encode(film), key)
+                    closer, _ = look_closer(model, film, key, coarse)
+                    found += [clean_mask(coarse.mask), clean_mask(closer.mask)]
+            rows.append([region_similarity(one, truth) for one in found])
+            _print_row([str(size), f"{clip.name} {index}"], rows[-1])
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                draw(film, [truth, *found], out / f"{clip.name}_{index}_{size}.png")
+    for size, rows in by_side.items():
+        _print_row([str(size), f"mean of {len(rows)}"], np.mean(rows, axis=0) if rows else ())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program("python -m benchmarks.steady", __doc__, (parts, window)))
