@@ -14,7 +14,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, Union
 
 from media import InputError
@@ -61,27 +61,30 @@ def run_program(
     commands: Sequence[Command],
     argv: Sequence[str] | None = None,
     *,
-    stopped: str = "Stopped.",
+    stopped: str | Mapping[str, str] = "Stopped.",
 ) -> int:
     """Run what the command line asks for; what goes wrong is one sentence on standard error.
 
     Args:
         argv: without the program's name; None = what this process was started with.
-        stopped: what Ctrl+C is answered with.
+        stopped: what Ctrl+C is answered with; or that by the names of commands, "Stopped." for the
+            others.
 
     Returns:
         0 ok, 1 failed, 2 input that cannot be used. An error may bring an `exit_code` of its own.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    arguments = argparse.Namespace(command=None)
     try:
-        return call(build_parser(prog, description, commands).parse_args(argv))
+        return call(build_parser(prog, description, commands).parse_args(argv, arguments))
     except InputError as error:
         sentence, code = f"Error: {error}", 2
     except OSError as error:
         what = error.filename or "A file"
         sentence, code = f"Error: {what} cannot be used: {error.strerror or error}.", 1
     except KeyboardInterrupt:
-        sentence, code = stopped, 1
+        told = stopped if isinstance(stopped, str) else stopped.get(arguments.command)
+        sentence, code = told or "Stopped.", 1
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise

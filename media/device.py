@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,25 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"The device {str(device)!r} is not available on this machine; use 'auto' or 'cpu'."
         ) from error
     return found
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with so many threads of the CPU, in PyTorch and OpenCV; None: as they choose.
+
+    Raises:
+        InputError: it is less than one.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise InputError(f"At least one thread is needed, not {count}.")
+    import torch
+
+    torch.set_num_threads(count)
+    with suppress(ImportError):  # training does without OpenCV
+        import cv2
+
+        cv2.setNumThreads(count)
 
 
 def multiplies_bfloat16(device: str | torch.device) -> bool:

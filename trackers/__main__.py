@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from media import InputError
 from media.command_line import run_program
+from media.device import use_threads
 from media.files import replacing
 from trackers.base import Mode, build_tracker, list_trackers
 
@@ -68,6 +69,7 @@ def track(
     weights: Path | None = None,
     mode: Mode = "robust",
     device: str = "auto",
+    threads: int | None = None,
     fast: bool = False,
     baselines: Path | None = None,
 ) -> int:
@@ -81,6 +83,7 @@ def track(
         weights: A file with weights, in place of the best on this machine.
         mode: robust says when the object is lost; benchmark follows the published protocol.
         device: auto, cpu, cuda, cuda:1 or mps.
+        threads: How many threads of the CPU to compute with, in place of what PyTorch chooses.
         fast: Compute in bfloat16, and on a GPU with fewer launches: boxes differ a little.
         baselines: Folder with NanoTrack's two .onnx files, for opencv:Nano.
     """
@@ -92,6 +95,7 @@ def track(
     corners = _parse_box(box)
     if out is not None and out.is_dir():
         raise InputError(f"{out} is a folder: give the name of a file in it.")
+    use_threads(threads)
     contestant = Contestant(
         tracker,
         device=device,
@@ -193,6 +197,7 @@ def evaluate(
     weights: Path | None = None,
     mode: Mode = "benchmark",
     device: str = "auto",
+    threads: int | None = None,
     search_factor: float | None = None,
     update_interval: int | None = None,
     online_size: int | None = None,
@@ -217,6 +222,7 @@ def evaluate(
         weights: A file with weights, in place of the best on this machine.
         mode: benchmark follows the published protocol; robust is what videos are followed with.
         device: auto, cpu, cuda, cuda:1 or mps.
+        threads: How many threads of the CPU each process computes with.
         search_factor: Side of the search window in multiples of the object's (MixFormer).
         update_interval: Frames between two updates of the online template (MixFormer).
         online_size: How many online templates are kept (MixFormer).
@@ -252,6 +258,7 @@ def evaluate(
                 contestant,
                 results,
                 processes=processes,
+                threads=threads,
                 overwrite=overwrite,
                 report=partial(_show, bar),
             )
@@ -440,6 +447,7 @@ def train(
     minutes: float | None = None,
     evaluate: str | None = None,
     device: str = "auto",
+    threads: int | None = None,
     print_config: bool = False,
 ) -> int:
     """Train a tracker by a recipe, or go on where the same command stopped.
@@ -453,8 +461,10 @@ def train(
         override: A setting of the recipe to change, as schedule.epochs=5
         out: Folder for weights, log and the state to go on from. Needed to train.
         minutes: Squeeze the schedule into so many minutes.
-        evaluate: Folder of sequences to track at the end, or KIND=PATH of a data set.
+        evaluate: Folder of sequences to track at the end, or KIND=PATH of a data set: its val part
+            if it has one.
         device: auto, cpu, cuda, cuda:1 or mps.
+        threads: How many threads of the CPU to compute with, in place of what PyTorch chooses.
         print_config: Print the recipe with all that it leaves unsaid, as JSON, and do nothing.
     """
     import json
@@ -475,6 +485,9 @@ def train(
         loaded = load_recipe(recipe, places, override or [])
         print(json.dumps(loaded.as_values(), indent=1))
         return 0
+    if not places:
+        raise InputError("Training needs data: give at least one --data KIND=PATH (see list).")
+    use_threads(threads)
     loaded = load_recipe(recipe, places, override or [])
     if out is None:
         raise InputError("Training needs a folder for its results: give --out DIR.")
@@ -513,17 +526,16 @@ def export(tracker: str, *, out: Path, weights: Path | None = None) -> int:
 
 
 COMMANDS = (list_, track, explain, evaluate, report, vot, pack, train, export)
+STOPPED = {
+    "evaluate": "Stopped; the same command goes on with the sequences that are not done.",
+    "pack": "Stopped; nothing is packed.",
+    "train": "Stopped; the same command goes on from the last state it has saved.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 ok, 1 failed (a sequence, missing weights), 2 bad input."""
-    return run_program(
-        "python -m trackers",
-        __doc__,
-        COMMANDS,
-        argv,
-        stopped="Stopped; `evaluate` goes on from here when started again.",
-    )
+    return run_program("python -m trackers", __doc__, COMMANDS, argv, stopped=STOPPED)
 
 
 if __name__ == "__main__":

@@ -107,14 +107,15 @@ def test_what_goes_wrong_is_a_sentence_and_a_code(capsys: pytest.CaptureFixture[
         """
         raise errors[how]
 
-    def code(how: str) -> tuple[int, str]:
-        return run_program(
-            "prog", "", [fail], ["fail", how], stopped="Ended."
-        ), capsys.readouterr().err
+    def code(how: str, stopped: str | dict[str, str] = "Ended.") -> tuple[int, str]:
+        found = run_program("prog", "", [fail], ["fail", how], stopped=stopped)
+        return found, capsys.readouterr().err
 
     assert code("bad") == (2, "Error: Give another.\n")
     assert code("disk") == (1, "Error: x.csv cannot be used: No space left.\n")
     assert code("stop") == (1, "Ended.\n")
+    assert code("stop", {"fail": "No more of it."}) == (1, "No more of it.\n")
+    assert code("stop", {"other": "No more of it."}) == (1, "Stopped.\n")
     assert code("missing") == (5, "Error: Fetch it.\n")
     with pytest.raises(ValueError, match="boom"):
         code("bug")

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -136,6 +137,49 @@ def test_hidden_truth_ends_in_an_archive(run: Run, data: Path, tmp_path: Path) -
     assert code == 2 and "Only the server of GOT-10k" in told
 
 
+def test_what_was_stopped_goes_on_or_not_as_it_is_said(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trackers.training.train", stop)
+    monkeypatch.setattr("trackers.training.data.packing.pack", stop)
+    monkeypatch.setattr("trackers.evaluation.run.evaluate", stop)
+    monkeypatch.setattr("media.video.open_video", stop)
+    out = ("--out", tmp_path / "out")
+    for words, sentence in (
+        (("train", "continue_small", "--data", "stills=x"), "the last state it has saved"),
+        (("pack", data, "--kind", "folder"), "nothing is packed"),
+        (("evaluate", "folder", data, "--tracker", "opencv:KCF"), "sequences that are not done"),
+        (("track", data / "a" / "img", "--box", "20,30,50,54"), "Stopped.\n"),
+    ):
+        code, _, told = run(*words, *out)
+        assert code == 1
+        assert told.splitlines()[-1].startswith("Stopped") and sentence in told
+
+
+def test_training_without_data_names_the_option(run: Run, tmp_path: Path) -> None:
+    code, _, told = run("train", "continue_small", "--out", tmp_path)
+    assert code == 2 and "give at least one --data KIND=PATH" in told
+
+
+def test_threads_are_those_that_are_asked_for(run: Run, data: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        words = ("track", data / "a" / "img", "--box", "20,30,50,54", "--tracker", "opencv:KCF")
+        assert run(*words, "--threads", 3)[0] == 0
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 3)
+        words = ("evaluate", "folder", data, "--out", tmp_path / "r", "--tracker", "opencv:KCF")
+        assert run(*words, "--threads", 2)[0] == 0
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+        code, _, told = run(*words, "--threads", 0)
+        assert code == 2 and "At least one thread is needed, not 0" in told
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
 def test_a_failed_pack_says_one_sentence(run: Run, data: Path, tmp_path: Path) -> None:
     words = ("pack", data, "--kind", "clips", "--out", tmp_path / "packed")
     code, shown, told = run(*words)
@@ -185,8 +229,8 @@ def test_bad_input_ends_in_2_with_one_sentence(
         (lambda state: state.pop("box_head.layers.0.0.bias"), "1 of 66 keys are missing (box_head"),
         (lambda state: state.update(more=torch.zeros(1)), "1 keys are unknown (more"),
         (
-            lambda state: state.update(build_network("mixformerv2_student8").state_dict()),
-            "48 keys are unknown",
+            lambda state: state.update(build_network("mixvit_base", depth=2).state_dict()),
+            "keys are unknown (backbone.cls_token, ...)",
         ),
     ],
 )

@@ -21,7 +21,7 @@ import torch
 
 from checkpoints import CheckpointError
 from media import InputError
-from media.device import resolve_device
+from media.device import resolve_device, use_threads
 from trackers.base import Mode, Tracker, build_tracker, noted_factors
 from trackers.boxes import xywh_to_xyxy, xyxy_to_xywh
 from trackers.datasets import Dataset, Sequence
@@ -131,6 +131,7 @@ def evaluate(
     results: Results,
     *,
     processes: int = 1,
+    threads: int | None = None,
     overwrite: bool = False,
     report: Report = lambda done, total: None,
 ) -> Outcome:
@@ -143,6 +144,7 @@ def evaluate(
         contestant: which tracker.
         results: where to keep what it finds.
         processes: how many run at a time; with several GPUs they take turns.
+        threads: of the CPU for each process; None: several processes share them evenly.
         overwrite: do all of them anew, also when made with other settings.
         report: called after each sequence.
 
@@ -152,6 +154,7 @@ def evaluate(
     """
     if processes < 1:
         raise InputError(f"At least one process is needed, not {processes}.")
+    use_threads(threads)
     tracker = contestant.build()  # here too: what is wrong with it is found before any work
     results.claim(contestant.settings(tracker), overwrite=overwrite)
     kept = [name for name in dataset.names if results.has(name)]
@@ -162,7 +165,8 @@ def evaluate(
         outcomes = ((name, attempt(tracker, dataset, name, results)) for name in todo)
     else:
         del tracker
-        outcomes = _in_processes(contestant, dataset, todo, results, min(processes, len(todo)))
+        processes = min(processes, len(todo))
+        outcomes = _in_processes(contestant, dataset, todo, results, processes, threads)
     report(len(kept), len(dataset))
     with closing(outcomes):
         for count, (name, reason) in enumerate(outcomes, len(kept) + 1):
@@ -193,14 +197,19 @@ _tracker: Tracker  # of a worker process
 
 
 def _in_processes(
-    contestant: Contestant, dataset: Dataset, todo: list[str], results: Results, processes: int
+    contestant: Contestant,
+    dataset: Dataset,
+    todo: list[str],
+    results: Results,
+    processes: int,
+    threads: int | None,
 ) -> Generator[tuple[str, str | None], None, None]:
     # spawn: CUDA and OpenCV's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     devices: SimpleQueue[str] = context.SimpleQueue()
     for device in _spread(contestant.device, processes):
         devices.put(device)
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = threads or max(1, (os.cpu_count() or 1) // processes)
     pool = ProcessPoolExecutor(processes, context, _start_worker, (contestant, devices, threads))
     try:
         futures = {pool.submit(_attempt, dataset, name, results): name for name in todo}
@@ -226,12 +235,9 @@ def _spread(device: str, processes: int) -> list[str]:
 
 
 def _start_worker(contestant: Contestant, devices: SimpleQueue[str], threads: int) -> None:
-    import cv2
-
     global _tracker
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the sequence at hand too
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    use_threads(threads)
     _tracker = replace(contestant, device=devices.get()).build()
 
 
