@@ -3,10 +3,9 @@
     python -m benchmarks.steady parts DAVIS --cache DIR [--boxes BOXES]
     python -m benchmarks.steady window DAVIS --cache DIR --out DIR
 
-DAVIS is a folder of annotated sequences, and BOXES one of a tracker's boxes, as `python -m
-segmenters evaluate` takes them. `parts` cuts objects out the way `demo` does, as it is and without
-each of its parts. `window` puts objects as small as they are asked for into a film of 1920x1080,
-and cuts each out of the whole frame and of a window round it. MobileSAM, float32.
+DAVIS and BOXES are folders as `python -m segmenters evaluate` takes them. `parts` cuts objects out
+the way `demo` does, and without each of its parts. `window` puts objects as small as asked for into
+a film of 1920x1080, and cuts them out of whole frames and of windows. MobileSAM, float32.
 """
 
 from __future__ import annotations
@@ -199,9 +198,8 @@ def window(
 ) -> int:
     """IoU of small objects with the truth, out of the whole frame and of a window round them.
 
-    The middle frame of each sequence; both ways as in demo on the frame where the user points: with
-    the box round the true mask, and with a click at its most inner point, where the window is put
-    round what was found in the whole frame.
+    The middle frame of each sequence. Asked as in demo on the frame where the user points: with the
+    box round the true mask; with a click at its most inner point, window round the first answer.
 
     Args:
         root: Folder of annotated sequences.
