@@ -83,6 +83,23 @@ class Meter:
         self._seconds += seconds
         self._skipped += not usable
 
+    def share(self) -> None:
+        """Let every process hold the mean of all, so that what one saves stands for all."""
+        if self._sums:
+            means = self._place.mean(torch.stack(list(self._sums.values())).float())
+            self._sums = dict(zip(self._sums, means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """What has been counted since the last line, for going on from here."""
+        counts = (self._steps, self._waited, self._seconds, self._skipped)
+        return {"sums": self._sums, "counts": counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` has returned."""
+        device = self._place.device
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._steps, self._waited, self._seconds, self._skipped = state["counts"]
+
     def take(self, batch_size: int) -> dict[str, float]:
         """The means, of all processes, and start anew."""
         names, values = list(self._sums), list(self._sums.values())

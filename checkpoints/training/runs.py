@@ -119,6 +119,7 @@ class Run(ABC):
         self.done, self.seconds = 0 if self.saved is None else self.saved["step"], 0.0
         self.figures: dict[str, float] = {}
         self.average: Average | None = None
+        self.meter = Meter(place)
 
     # ------------------------------------------------------------------- what a kind of run says
 
@@ -162,8 +163,10 @@ class Run(ABC):
                     figures = self.validate()
                 if figures:
                     self._report(figures)
-            if self.place.leads and (last or self.done % self.rhythm.save == 0):
-                self.save()
+            if last or self.done % self.rhythm.save == 0:
+                self.meter.share()
+                if self.place.leads:
+                    self.save()
         if self._record is not None:
             self._record.close()
         summary: dict[str, Any] = {
@@ -184,7 +187,7 @@ class Run(ABC):
             return
         rhythm, place = self.rhythm, self.place
         batches = iter(self.batches)
-        meter, failures, fresh = Meter(place), 0, True
+        failures, fresh = 0, True
         before = time.perf_counter()
         while self.progress() < 1:
             batch = next(batches)
@@ -202,14 +205,14 @@ class Run(ABC):
             self.done += 1
             now = time.perf_counter()
             self.seconds = place.agree(self.seconds + now - before)
-            meter.add(parts, waited, now - before, usable)
+            self.meter.add(parts, waited, now - before, usable)
             before = now
             if place.leads and (fresh or (rhythm.draw and self.done % rhythm.draw == 0)):
                 picture = self.sheet(batch)
                 write(self.out / "samples.png", lambda part, p=picture: p.save(part, format="PNG"))  # type: ignore[misc]
             fresh = False
             if self.done % self.engine.log_every == 0 or self.progress() >= 1:
-                self._report({**meter.take(rhythm.batch_size), **settings})
+                self._report({**self.meter.take(rhythm.batch_size), **settings})
             yield
             before = time.perf_counter()
 
@@ -263,6 +266,7 @@ class Run(ABC):
             "average": None if self.average is None else self.average.state,
             "average_steps": 0 if self.average is None else self.average.steps,
             "figures": self.figures,
+            "meter": self.meter.state(),
         }
         write_state(state | self.state(), self.out / "state.pt")
 
@@ -276,6 +280,8 @@ class Run(ABC):
             for key, tensor in self.saved["average"].items():
                 self.average.state[key].copy_(tensor)
             self.average.steps = self.saved["average_steps"]
+        if "meter" in self.saved:  # older states have none
+            self.meter.restore(self.saved["meter"])
         self.take(self.saved)
         self.saved = None  # it is large
         _log.info("going on from step %d", self.done)

@@ -282,6 +282,24 @@ def test_what_changes_no_loss_may_change_when_a_run_goes_on(
             train(make("continue_small", **FAST | {key: value, "schedule.epochs": 2}), out)
 
 
+def test_a_line_of_the_log_counts_the_steps_before_an_interruption(
+    make, losses_of, tmp_path, stop_at
+) -> None:
+    recipe = make("continue_small", **FAST | {"schedule.epochs": 3, "engine.log_every": 4})
+    train(recipe, tmp_path / "unbroken", device="cpu")
+    for name in ("broken", "old"):
+        with stop_at(6):
+            train(recipe, tmp_path / name, device="cpu")
+    old = torch.load(tmp_path / "old" / "state.pt", weights_only=True)  # without what is counted
+    assert old["step"] == 5 and old.pop("meter")["sums"]
+    torch.save(old, tmp_path / "old" / "state.pt")
+    for name in ("broken", "old"):
+        train(recipe, tmp_path / name, device="cpu")
+    unbroken, broken, old = (losses_of(tmp_path / n) for n in ("unbroken", "broken", "old"))
+    assert broken == unbroken and len(unbroken) == 4  # steps 4, 8, 12 and 15
+    assert old[0] == unbroken[0] and old[1] != unbroken[1] and old[2:] == unbroken[2:]
+
+
 def test_a_damaged_state_is_named(make, tmp_path) -> None:
     recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
     train(recipe, tmp_path, device="cpu")
