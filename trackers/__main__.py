@@ -48,6 +48,7 @@ def list_() -> int:
     from trackers.datasets import dataset_class, list_datasets
     from trackers.evaluation.opencv import list_baselines
     from trackers.training import list_recipes
+    from trackers.training.data import LAYOUTS
 
     print("Trackers:", ", ".join(list_trackers()))
     print("Baselines:", ", ".join(list_baselines()))
@@ -57,6 +58,9 @@ def list_() -> int:
         found = dataset_class(name)
         splits = "" if found.splits == ("all",) else f"  (--split {' | '.join(found.splits)})"
         print(f"  {name:12s} {found.title}: {found.layout}{splits}")
+    print("Besides, to train on (shards are what the command pack writes):")
+    for name, layout in LAYOUTS.items():
+        print(f"  {name:12s} {layout}")
     return 0
 
 

@@ -18,6 +18,7 @@ from media.command_line import build_parser
 from trackers import build_network, list_trackers
 from trackers.__main__ import COMMANDS, main
 from trackers.datasets import list_datasets
+from trackers.training.data import list_kinds
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,6 +58,8 @@ def test_list_names_all(run: Run) -> None:
     assert code == 0
     for name in (*list_trackers(), "opencv:CSRT", *list_datasets()):
         assert name in shown
+    begun = {line.split()[0] for line in shown.splitlines() if line.startswith("  ")}
+    assert begun == {*list_datasets(), *list_kinds()}  # each kind has a line for its layout
 
 
 @pytest.mark.parametrize("command", [command.__name__.strip("_") for command in COMMANDS])

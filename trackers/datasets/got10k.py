@@ -14,7 +14,7 @@ class Got10k(Dataset):
     """A frame of `val` or `train` counts where some of the object can be seen (cover > 0)."""
 
     title = "GOT-10k"
-    layout = "test/list.txt with test/NAME/*.jpg and test/NAME/groundtruth.txt"
+    layout = "SPLIT/list.txt with SPLIT/NAME/*.jpg, groundtruth.txt, and cover.label but for test"
     scoring = "got10k"
     splits = ("test", "val", "train")
     hidden_split = "test"

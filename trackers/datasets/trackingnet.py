@@ -18,7 +18,7 @@ class TrackingNet(Dataset):
     """
 
     title = "TrackingNet"
-    layout = "TEST/frames/NAME/0.jpg, 1.jpg, ... with TEST/anno/NAME.txt"
+    layout = "TEST, TRAIN_0 ... TRAIN_11, each with frames/NAME/0.jpg, 1.jpg, ... and anno/NAME.txt"
     scoring = "otb"
     splits = ("test", "train")
     hidden_split = "test"

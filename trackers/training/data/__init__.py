@@ -8,9 +8,10 @@ for batch in Batches(config, seed=1, batch_size=32):
 from trackers.training.data.batches import Batch, Batches
 from trackers.training.data.config import DataConfig, Deformation, SourceConfig
 from trackers.training.data.sheet import draw_batch
-from trackers.training.data.sources import Source, list_kinds, open_sources
+from trackers.training.data.sources import LAYOUTS, Source, list_kinds, open_sources
 
 __all__ = [
+    "LAYOUTS",
     "Batch",
     "Batches",
     "DataConfig",

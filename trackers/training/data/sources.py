@@ -414,6 +414,15 @@ _KINDS: dict[str, Callable[[SourceConfig], Source]] = {
 }
 
 
+LAYOUTS = {
+    "stills": "shards of pictures and their objects: NAME.bin with NAME.jsonl",
+    "tracks": "shards of videos with followed objects, also of a packed data set: the same",
+    "clips": "shards of videos without labels, regions followed by flow: the same",
+    "coco": "COCO 2017: train2017/*.jpg with annotations/instances_train2017.json, or zip files",
+}
+"""What the kinds that are not in `list_datasets()` look like, in a few words."""
+
+
 def list_kinds() -> list[str]:
     """What `SourceConfig.kind` may be."""
     return [*_KINDS, *list_datasets()]
