@@ -81,11 +81,11 @@ def read_shards(folder: Path) -> Iterator[Row]:
         if not data.is_file():
             raise InputError(f"{index} describes {data.name}, which is not beside it.")
         end = data.stat().st_size
-        with index.open(encoding="utf-8") as lines:
+        with index.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    row = _read_row(data, json.loads(line))
-                except (KeyError, TypeError, ValueError) as error:
+                    row = _read_row(data, json.loads(line.decode()))
+                except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
                     raise InputError(
                         f"Line {number} of {index} does not describe a picture: {error!r}."
                     ) from error
@@ -103,21 +103,32 @@ def read_shards(folder: Path) -> Iterator[Row]:
                 yield row
 
 
-def _read_row(file: Path, record: Mapping[str, Any]) -> Row:
+def _read_row(file: Path, record: Any) -> Row:
+    if not isinstance(record, dict):
+        raise TypeError("it is no JSON object")
     video = record.get("video")
+    if not isinstance(video, (str, type(None))):
+        raise TypeError("its video is no name")
     return Row(
         file=file,
         offset=int(record["off"]),
         length=int(record["len"]),
         size=(int(record["h"]), int(record["w"])),
         objects=tuple(
-            Labelled(four_numbers(each["box"]), each.get("id")) for each in record["objects"]
+            Labelled(four_numbers(each["box"]), _identity(each.get("id")))
+            for each in record["objects"]
         ),
         video=video,
         frame=None if video is None else int(record["frame"]),
         partial=bool(record.get("partial", False)),
         source=record.get("source"),
     )
+
+
+def _identity(value: Any) -> int | str | None:
+    if not isinstance(value, (int, str, type(None))):
+        raise TypeError("an id is neither a number nor a name")
+    return value
 
 
 def four_numbers(box: Iterable[float]) -> tuple[float, float, float, float]:

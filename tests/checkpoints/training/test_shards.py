@@ -57,6 +57,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         ({"w": "wide"}, "Line 2 of .*a.jsonl does not describe a picture"),
         ({"objects": [{"box": [1, 2, 3]}]}, "does not describe a picture"),
         ({"objects": [{"bbox": [1, 2, 3, 4]}]}, "does not describe a picture: KeyError"),
+        ({"w": float("inf")}, "Line 2 of .*a.jsonl does not describe a picture: OverflowError"),
+        ({"video": 5, "frame": 0}, "Line 2 of .*its video is no name"),
+        ({"objects": [{"box": [1, 2, 3, 4], "id": [7]}]}, "an id is neither a number nor a name"),
         ({"objects": [{"box": [1, 2, 0, 4]}]}, r"a box \[1.0, 2.0, 0.0, 4.0\] that is empty"),
         ({"objects": [{"box": [20, 2, 3, 4]}]}, r"or outside of its picture, 16 x 12"),
         ({"objects": [{"box": [-9, 2, 3, 4]}]}, r"or outside of its picture"),
@@ -69,6 +72,15 @@ def test_bad_lines(change: dict[str, object], sentence: str, tmp_path: Path) -> 
     lines = [json.dumps(good), json.dumps({**good, **change})]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match=sentence):
+        list(read_shards(tmp_path))
+
+
+@pytest.mark.parametrize("line", [b"[1, 2]", b"7", b'{"off": "\xff"}', b"[" * 100_000, b"{"])
+def test_lines_that_are_no_records(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"data")
+    good = json.dumps({**RECORD, "off": 0, "len": 4, "w": 16, "h": 12}).encode()
+    (tmp_path / "a.jsonl").write_bytes(good + b"\r\n" + line + b"\n")
+    with pytest.raises(InputError, match=r"Line 2 of .*a\.jsonl does not describe a picture"):
         list(read_shards(tmp_path))
 
 
