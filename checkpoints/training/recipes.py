@@ -243,14 +243,23 @@ def _merge(base: Any, change: Any) -> Any:
 def read_values(recipe: str, folder: Path) -> dict[str, Any]:
     """Plain values of a recipe, with those of its `base` (which may have one as well).
 
+    A base is a recipe of that name beside the file, or else one of `folder`.
+
     Args:
         recipe: a file, or the name of a recipe in `folder`.
         folder: where the project's recipes are.
 
     Raises:
-        InputError: there is no such recipe, or it cannot be read.
+        InputError: there is no such recipe, it cannot be read, or it is its own base in the end.
     """
-    path = _recipe_path(recipe, folder)
+    return _read_file(_recipe_path(recipe, folder), folder, ())
+
+
+def _read_file(path: Path, folder: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    above = (*above, path.resolve())
+    if above[-1] in above[:-1]:
+        chain = " -> ".join(each.name for each in above[above.index(above[-1]) :])
+        raise InputError(f"The recipe {path} is its own base: {chain}.")
     values = _load(path)
     if not isinstance(values, Mapping):
         raise InputError(f"{path} is not a recipe: it holds no settings.")
@@ -259,8 +268,9 @@ def read_values(recipe: str, folder: Path) -> dict[str, Any]:
     if base is None:
         return values
     beside = path.parent / f"{base}{path.suffix}"
-    name = str(beside) if beside.is_file() else str(base)
-    return _merge(read_values(name, folder), values)
+    if not beside.is_file() or beside.samefile(path):
+        beside = _recipe_path(str(base), folder)
+    return _merge(_read_file(beside, folder, above), values)
 
 
 def override(values: Mapping[str, Any], change: str) -> dict[str, Any]:

@@ -114,6 +114,18 @@ def test_a_recipe_changes_its_base_key_by_key(tmp_path: Path) -> None:
     assert read_values(str(own), tmp_path) == wanted
     with pytest.raises(InputError, match="no recipe 'four'; there are one, two"):
         read_values("four", tmp_path)
+    same = tmp_path / "own" / "one.yaml"  # beside it lies nothing but itself
+    same.write_text("base: one\nsteps: 5\n")
+    assert read_values(str(same), tmp_path)["file"] == "x"
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(InputError, match="is no valid YAML"):
         read_values("bad", tmp_path)
+
+
+def test_recipes_in_a_circle_are_named(tmp_path: Path) -> None:
+    for name, base in (("a", "b"), ("b", "c"), ("c", "b"), ("self", "self")):
+        (tmp_path / f"{name}.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(InputError, match=r"its own base: b\.yaml -> c\.yaml -> b\.yaml"):
+        read_values("a", tmp_path)
+    with pytest.raises(InputError, match=r"self\.yaml -> self\.yaml"):
+        read_values("self", tmp_path)
