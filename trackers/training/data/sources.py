@@ -24,7 +24,7 @@ from trackers.training.data.config import DataConfig, SourceConfig
 _OPEN = 256  # sequences whose labels a process remembers
 _FEWEST_FRAMES = 20  # of a video
 _FEWEST_VISIBLE = 7  # of them with the object: more than 2 * (1 search + 2 templates)
-_LOOKED_AT = 8  # pictures of packed shards, of which one has to be right
+_LOOKED_AT = 8  # pictures of packed shards, or sequences, of which one has to be right
 _HELD_OUT = 20  # one in so many videos or pictures of packed shards is for validation
 
 
@@ -293,11 +293,22 @@ class Sequences(Source):
         self.name = f"{self._dataset.title} in {config.path}"
         self.chances = _chances(self._dataset.names, config.emphasis)
         self._recent: OrderedDict[int, tuple[Info, tuple[Path, ...]]] = OrderedDict()
-        self._check(0)
+        self._check()
 
-    def _check(self, index: int) -> None:
+    def _check(self) -> None:
         """Wrong folders show now rather than when the first sample is drawn."""
+        reasons = []
+        for index in range(min(_LOOKED_AT, len(self))):
+            try:
+                return self._check_first(index)
+            except InputError as error:
+                reasons.append(error)
+        raise reasons[0]
+
+    def _check_first(self, index: int) -> None:
         info = self.info(index)
+        if not len(info.visible_frames):
+            raise InputError(f"{self._dataset.names[index]} never shows its object.")
         frame = int(info.visible_frames[0])
         box, size = info.boxes_xywh[frame], self.image(index, frame).shape[:2]
         if not is_inside(box, size):

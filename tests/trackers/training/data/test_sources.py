@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice, product
@@ -197,6 +198,17 @@ def test_what_is_refused_at_once(tmp_path: Path, stills: Path) -> None:
     frame.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"00000001.png is damaged"):
         open_sources(of("got10k", tmp_path))
+
+
+def test_a_first_sequence_that_never_shows_its_object_is_no_fault(tmp_path: Path) -> None:
+    lasot(tmp_path)
+    hidden = shutil.copytree(tmp_path / "cat" / "cat-2", tmp_path / "ant" / "ant-2")
+    (hidden / "full_occlusion.txt").write_text(",".join("1" * FRAMES))
+    (source,) = open_sources(of("lasot", tmp_path))
+    assert len(source) == 2 and source.info(0).visible.sum() == 0
+    shutil.rmtree(tmp_path / "cat")
+    with pytest.raises(InputError, match="ant-2 never shows its object"):
+        open_sources(of("lasot", tmp_path))
 
 
 def test_sequences_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
