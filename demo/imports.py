@@ -11,7 +11,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -28,6 +28,21 @@ from segmenters.cleanup import mask_box
 Rows = Iterator[tuple[int, int, TrackPoint]]  # frame, object, point
 Place = Path | zipfile.Path
 MAX_MEMBER = 2**28  # bytes of one file in a zip
+
+# What Python says to data of another kind than was expected.
+ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+
+
+class _Unlike(ValueError):
+    """A file is not like those of its format; says how, in words for the user."""
+
+
+@contextmanager
+def _expected(form: str) -> Iterator[None]:
+    try:
+        yield
+    except ODD as error:
+        raise _Unlike(form) from error
 
 
 # ------------------------------------------------------------------------------- folders and zips
@@ -81,7 +96,7 @@ def holds_masks(path: Path) -> bool:
         return False
     try:
         return "annotations" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, *ODD):
         return False  # reading it as tracks will say what is wrong
 
 
@@ -115,9 +130,9 @@ def read_tracks(path: Path, size: tuple[int, int], frame_count: int) -> Tracks:
             tracks.put(frame, object_id, point)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, IndexError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a file of tracks: it is not text.") from error
+    except _Unlike as error:
         raise InputError(f"{path} is not a file of tracks: {error}.") from error
     if not any(not p.lost for points in tracks.points.values() for p in points.values()):
         raise InputError(f"{path} has no box of this video.")
@@ -126,15 +141,15 @@ def read_tracks(path: Path, size: tuple[int, int], frame_count: int) -> Tracks:
 
 def _check(point: TrackPoint, size: tuple[int, int], frame: int, frame_count: int) -> None:
     if not 0 <= frame < frame_count:
-        raise ValueError(f"frame {frame} does not exist; the video has {frame_count} frames")
+        raise _Unlike(f"frame {frame} does not exist; the video has {frame_count} frames")
     if point.box is None:
         return
     x0, y0, x1, y1 = point.box
     height, width = size
     if not all(map(math.isfinite, point.box)) or x1 <= x0 or y1 <= y0:
-        raise ValueError(f"the box of frame {frame} has no area")
+        raise _Unlike(f"the box of frame {frame} has no area")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise ValueError(f"the box of frame {frame} lies outside the {width} x {height} pixels")
+        raise _Unlike(f"the box of frame {frame} lies outside the {width} x {height} pixels")
 
 
 def read_tracks_json(path: Path) -> Tracks:
@@ -146,11 +161,12 @@ def read_tracks_json(path: Path) -> Tracks:
 
 
 def _read_json(path: Path) -> Rows:
-    for frame in json.loads(path.read_text(encoding="utf-8"))["frames"]:
-        for item in frame["objects"]:
-            score = math.nan if item.get("score") is None else float(item["score"])
-            box = None if item["box"] is None else _box(item["box"])
-            yield int(frame["index"]), int(item["id"]), TrackPoint(box=box, score=score)
+    with _expected("it has no “frames” with “index” and “objects” of “id” and “box”"):
+        for frame in json.loads(path.read_text(encoding="utf-8"))["frames"]:
+            for item in frame["objects"]:
+                score = math.nan if item.get("score") is None else float(item["score"])
+                box = None if item["box"] is None else _box(item["box"])
+                yield int(frame["index"]), int(item["id"]), TrackPoint(box=box, score=score)
 
 
 def _read_csv(path: Path) -> Rows:
@@ -158,31 +174,36 @@ def _read_csv(path: Path) -> Rows:
         rows = csv.DictReader(file)
         needed = {"frame", "object", *CSV_HEADER[3:7]}
         if missing := needed - set(rows.fieldnames or ()):
-            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+            raise _Unlike(f"it has no column {', '.join(sorted(missing))}")
         for row in rows:
-            corners = [row[name] for name in CSV_HEADER[3:7]]
-            box = _box(corners) if all(corners) else None
-            score = float(row.get("score") or math.nan)
-            yield int(row["frame"]), int(row["object"]), TrackPoint(box=box, score=score)
+            with _expected(f"line {rows.line_num} has no number where there should be one"):
+                corners = [row[name] for name in CSV_HEADER[3:7]]
+                box = _box(corners) if all(corners) else None
+                score = float(row.get("score") or math.nan)
+                frame, object_id = int(row["frame"]), int(row["object"])
+            yield frame, object_id, TrackPoint(box=box, score=score)
 
 
 def _read_text(path: Path) -> Rows:
     """A MOT file has seven columns or more; a file of one object has four, or VOT's lone number."""
-    first = next((line for line in path.read_text("utf-8").splitlines() if line.strip()), "")
-    if len(_numbers(first)) < 7:
+    lines = path.read_text("utf-8").splitlines()
+    if len(next((line for line in lines if line.strip()), "").replace(",", " ").split()) < 7:
         yield from _read_lines(path, 1)
         return
-    for line in path.read_text("utf-8").splitlines():
+    for number, line in enumerate(lines, start=1):
         if line.strip():
-            frame, object_id, x, y, w, h, score = _numbers(line)[:7]
-            yield int(frame) - 1, int(object_id), TrackPoint((x, y, x + w, y + h), score)
+            with _expected(f"line {number} is not frame,id,left,top,width,height,score"):
+                frame, object_id, x, y, w, h, score = _numbers(line)[:7]
+                place = int(frame) - 1, int(object_id)
+            yield *place, TrackPoint((x, y, x + w, y + h), score)
 
 
 def _read_lines(path: Place, object_id: int) -> Rows:
     for frame, line in enumerate(path.read_text("utf-8").splitlines()):
-        numbers = _numbers(line)
-        if len(numbers) not in (1, 4):
-            raise ValueError(f"line {frame + 1} of {path.name} has not left,top,width,height")
+        with _expected(f"line {frame + 1} of {path.name} is not left,top,width,height"):
+            numbers = _numbers(line)
+            if len(numbers) not in (1, 4):
+                raise ValueError
         if len(numbers) == 1 or not all(map(math.isfinite, numbers)) or not all(numbers[2:]):
             yield frame, object_id, TrackPoint(box=None, score=math.nan)
         else:
@@ -206,7 +227,7 @@ def _box(values: Any) -> Box:
 
 def read_names(path: Path) -> dict[int, str]:
     """What the objects of a file are called, by number, where it says so: our JSON, and COCO."""
-    with suppress(InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(InputError, OSError, *ODD):
         place: Place = path
         if path.suffix.lower() == ".zip":
             place = zipfile.Path(path) / "tracks.json"
@@ -328,8 +349,12 @@ def _read_coco(path: Path, size: tuple[int, int]) -> dict[int, Masks]:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a COCO file with run-length masks: {error!r}.") from error
+    except ODD as error:
+        raise InputError(
+            f"{path} is not a COCO file with run-length masks: it has no “images” with “id”, and "
+            "“annotations” with “image_id”, “category_id” and a “segmentation” of “size” and "
+            "“counts”."
+        ) from error
     if not found:
         raise InputError(f"{path} holds no mask.")
     return {number: _Lazy(size, loaders) for number, loaders in sorted(found.items())}

@@ -177,8 +177,17 @@ def test_two_objects_from_mot_and_from_folders(clip: Path, tmp_path: Path) -> No
         ("1,2,3\n", "x.txt", "line 1"),
         ("nan,nan,nan,nan\n", "x.txt", "no box"),
         ("frame,object\n0,1\n", "x.csv", "no column x0"),
-        ("{}", "x.json", "not a file of tracks"),
-        ("a,b,c,d", "x.txt", "not a file of tracks"),
+        ("{}", "x.json", "not a file of tracks: it has no “frames”"),
+        ("[" * 9999, "x.json", "it has no “frames”"),
+        (
+            '{"frames": [{"index": Infinity, "objects": [{"id": 1, "box": null}]}]}',
+            "x.json",
+            "no “fr",
+        ),
+        ("frame,object,x0,y0,x1,y1\n0,1,1,2,3,hello\n", "x.csv", "line 2 has no number where"),
+        ("a,b,c,d", "x.txt", r"line 1 of x.txt is not left,top,width,height\.$"),
+        ("1,1,5,5,9,9,1\n1,1,5,5,hello,9,1\n", "x.txt", "line 2 is not frame,id,left,top,width"),
+        ("inf,1,5,5,9,9,1", "x.txt", "line 1 is not frame,id"),
         ("500,500,9,9\n", "x.txt", "outside"),
     ],
 )
@@ -218,7 +227,7 @@ def test_wrong_masks(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="holds a file of more than"):
         read_masks(tmp_path / "y.zip", SIZE, COUNT)
     (tmp_path / "x.json").write_text('{"images": []}')
-    with pytest.raises(InputError, match="not a COCO file"):
+    with pytest.raises(InputError, match=r"not a COCO file .* it has no “images”"):
         read_masks(tmp_path / "x.json", SIZE, COUNT)
 
 
