@@ -5,6 +5,7 @@
 /media/<session>/survey.json        how far finding everything on a frame has come, from 0 to 1
 /media/<session>/picture.jpg        what the run under way has just made
 /media/<session>/source             the video as it was uploaded, for a comparison
+/media/<session>/project.zip         all of it, to go on elsewhere: see `demo/bundles.py`
 /media/<session>/result/NAME        a file of the run that is shown; with ?download it is saved
 """
 
@@ -13,10 +14,11 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from demo.bundles import pack
 from demo.pictures import to_jpeg
 from demo.sessions import Session
 from demo.workspace import Workspace
@@ -40,6 +42,7 @@ class Files:
                 Route("/media/{session}/survey.json", self._survey),
                 Route("/media/{session}/picture.jpg", self._picture),
                 Route("/media/{session}/source", self._source),
+                Route("/media/{session}/project.zip", self._project),
                 Route("/media/{session}/result/{name}", self._result),
             ]
         )
@@ -81,6 +84,13 @@ class Files:
     async def _source(self, request: Request) -> Response:
         session = await self._session(request)
         return _MISSING if session is None else FileResponse(session.source, headers=_NEVER)
+
+    async def _project(self, request: Request) -> Response:
+        session = await self._session(request)
+        if session is None:
+            return _MISSING
+        headers = {**_NEVER, "content-disposition": 'attachment; filename="project.zip"'}
+        return StreamingResponse(pack(session), media_type="application/zip", headers=headers)
 
     async def _result(self, request: Request) -> Response:
         session = await self._session(request)

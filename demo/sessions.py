@@ -358,7 +358,7 @@ class Session:
         copy = self.folder / f"{uuid.uuid4().hex}{Path(name).suffix.lower()[:6]}"
         link(upload, copy)
         try:
-            tracks = self._read_import(copy)
+            tracks = self.read_import(copy)
         except InputError as error:
             copy.unlink()
             raise InputError(str(error).replace(str(copy), name).replace(copy.name, name)) from None
@@ -372,7 +372,8 @@ class Session:
         self._push(document)
         self.seek(min(frame for thing in document.things for frame in thing.marks))
 
-    def _read_import(self, path: Path) -> Tracks:
+    def read_import(self, path: Path) -> Tracks:
+        """The boxes in a file that was made before, or around its masks; InputError if none."""
         if holds_masks(path):
             masks = read_masks(path, self.info.size, self.frame_count)
             return tracks_of(masks, range(self.frame_count))

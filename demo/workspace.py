@@ -24,6 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from checkpoints import CheckpointError
+from demo.bundles import adopt, holds_project, unpack
 from demo.jobs import Jobs
 from demo.pipeline import Models, choose_models
 from demo.project import Settings, link
@@ -155,24 +156,31 @@ class Workspace:
                     self.find(path.parent.name)
 
     def open(self, upload: Path, name: str) -> Session:
-        """Begin a session with an uploaded file, which stays where it is.
+        """Begin a session with an uploaded file, a video or a project, which stays where it is.
 
         Args:
             name: the user's name for the file, for messages only; nothing on disk is called that.
 
         Raises:
-            InputError: the file is no video that can be read.
+            InputError: the file is no video that can be read, and no project.
         """
         folder = self._root / uuid.uuid4().hex
         folder.mkdir(mode=0o700)
         suffix = Path(name).suffix.lower()
         source = folder / f"source{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
+        options = self.options
         try:
-            link(upload, source)
-            options = self.options
+            bundle = None
+            if suffix == ".zip" and holds_project(upload):
+                bundle = unpack(upload, folder, options.max_upload_mb << 20)
+                source, name = bundle.source, bundle.name
+            else:
+                link(upload, source)
             session = Session(
                 folder, source, name, self.models, options.budget, self._rates, options.settings
             )
+            if bundle is not None:
+                adopt(session, bundle)
         except InputError as error:
             shutil.rmtree(folder, ignore_errors=True)
             text = str(error).replace(str(source), name).replace(source.name, name)
