@@ -475,7 +475,7 @@ def train(
     import os
 
     from checkpoints.training.saving import weights_in
-    from trackers.training import load_recipe, read_values
+    from trackers.training import load_recipe
     from trackers.training import train as run
 
     places = []
@@ -485,8 +485,7 @@ def train(
             raise InputError(f"--data takes KIND=PATH such as stills=DIR, not {text!r}.")
         places.append((kind, path))
     if print_config:
-        places += [(kind, "") for kind in read_values(recipe)["data"].get("sources") or {}]
-        loaded = load_recipe(recipe, places, override or [])
+        loaded = load_recipe(recipe, places or None, override or [])
         print(json.dumps(loaded.as_values(), indent=1))
         return 0
     if not places:

@@ -257,7 +257,7 @@ class Recipe:
 
 
 def _sources(
-    wanted: Mapping[str, Any] | None, places: Sequence[tuple[str, str]]
+    wanted: Mapping[str, Any] | None, places: Sequence[tuple[str, str]] | None
 ) -> list[dict[str, Any]]:
     """The recipe's settings per kind of source, with the places the command line gives."""
     wanted = {kind: settings or {} for kind, settings in (wanted or {}).items()}
@@ -271,6 +271,8 @@ def _sources(
         if not isinstance(settings, Mapping):
             raise InputError(f"{where} should be a section of settings, not {settings!r}.")
         read(SourceConfig, {"kind": kind, "path": "", **settings}, where)
+    if places is None:
+        places = [(kind, "") for kind in wanted]
     without = [kind for kind in wanted if kind not in dict(places)]
     if without and places:
         _log.warning("Without --data %s=PATH: left out.", "=PATH, ".join(without))
@@ -283,13 +285,16 @@ def _sources(
 
 
 def build_recipe(
-    values: Mapping[str, Any], data: Sequence[tuple[str, str]], overrides: Sequence[str] = ()
+    values: Mapping[str, Any],
+    data: Sequence[tuple[str, str]] | None,
+    overrides: Sequence[str] = (),
 ) -> Recipe:
     """Check everything, and fill in what follows from the rest.
 
     Args:
         values: see `read_values`.
-        data: kind and folder of each source; the recipe says how each kind is used.
+        data: kind and folder of each source; the recipe says how each kind is used. None: all the
+            recipe's kinds, which are nowhere, so that it can be looked at but not trained.
         overrides: see `override`.
 
     Raises:
@@ -298,7 +303,10 @@ def build_recipe(
     for change in overrides:
         values = override(values, change)
     values = dict(values)
-    section = dict(values.get("data") or {})
+    section = values.get("data") or {}
+    if not isinstance(section, Mapping):
+        raise InputError(f"recipe.data should be a section of settings, not {section!r}.")
+    section = dict(section)
     for key in ("search_size", "template_size"):
         if key in section:
             raise InputError(f"Crop sizes are the network's: set network.options.{key}.")
@@ -352,7 +360,7 @@ def read_values(recipe: str) -> dict[str, Any]:
 
 
 def load_recipe(
-    recipe: str, data: Sequence[tuple[str, str]], overrides: Sequence[str] = ()
+    recipe: str, data: Sequence[tuple[str, str]] | None, overrides: Sequence[str] = ()
 ) -> Recipe:
     """Read a recipe by name or file; see `build_recipe`."""
     return build_recipe(read_values(recipe), data, overrides)

@@ -195,6 +195,19 @@ def test_the_command_prints_a_recipe_that_it_reads(tmp_path, capsys) -> None:
     assert load_recipe(str(file), data) == load_recipe("stage2a_removal", data, change)
 
 
+def test_a_recipe_that_names_no_data(tmp_path, capsys) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"about": "x", "network": {"name": "mixformerv2_small"}}))
+    print_it = ["train", str(file), "--print-config"]
+    assert main([*print_it, "--data=stills=DIR"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["sources"].keys() == {"stills"}
+    assert main(print_it) == 2 and "give at least one" in capsys.readouterr().err
+    file.write_text(json.dumps({"base": "continue_small", "data": 3}))
+    assert main(print_it) == 2 and "recipe.data should be a section" in capsys.readouterr().err
+    file.write_text(json.dumps({"base": "continue_small", "data": {"sources": {"stills": 3}}}))
+    assert main(print_it) == 2 and "stills should be a section" in capsys.readouterr().err
+
+
 def test_the_command_trains(stills, tmp_path, capsys) -> None:
     changes = {
         **{f"network.options.{key}": value for key, value in (TINY | {"depth": 1}).items()},
