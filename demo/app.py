@@ -27,6 +27,7 @@ from starlette.middleware import Middleware
 import checkpoints
 from demo import sample
 from demo.api import add_endpoints
+from demo.bundles import holds_project
 from demo.files import Files
 from demo.guards import NoFetching, files_only
 from demo.pictures import survey_url
@@ -265,8 +266,7 @@ class Page:
         self.editor.rest(self.on_rest, self.session_id, self.editor, **prepared)
 
         self.imported.upload(
-            self.on_import, [self.session_id, self.imported],
-            [self.imported, self.editor, *run_state, *results], **quiet,
+            self.on_import, [self.session_id, self.imported], [self.imported, *everything], **quiet
         )  # fmt: skip
         gr.on(
             [component.input for component in chosen], self.on_settings, begun,
@@ -339,10 +339,11 @@ class Page:
     def _settings(self, session: Session) -> Updates:
         return {self.settings[name]: shown(session.settings, name) for name in ADJUSTABLE}
 
-    def _open(self, session_id: str, path: Path, name: str, values: Sequence[Any]) -> Session:
+    def _open(self, session_id: str, path: Path, name: str, values: Sequence[Any] = ()) -> Session:
         session = self.workspace.open(path, name)
-        with suppress(InputError, checkpoints.CheckpointError):  # a run would tell
-            session.adjust(**chosen(values))
+        if not holds_project(path):  # which has its own settings
+            with suppress(InputError, checkpoints.CheckpointError):  # a run would tell
+                session.adjust(**chosen(values))
         before = self.workspace.find(session_id)
         if before is not None:
             before.rest()
@@ -438,10 +439,14 @@ class Page:
 
     def on_import(self, session_id: str, upload: str | None) -> Any:
         updates: Updates = {self.imported: None}  # it may be sent again
+        if upload is None:
+            return updates
+        path = Path(upload)
         try:
+            if holds_project(path):
+                return updates | self._everything(self._open(session_id, path, path.name))
             session = self._session(session_id)
-            if upload is not None:
-                session.take_over(Path(upload), Path(upload).name)
+            session.take_over(path, path.name)
             updates |= {self.editor: session.view(), **self._run_state(session)}
         except InputError as error:
             gr.Warning(html.escape(str(error)))

@@ -112,6 +112,8 @@ class _Guarded(io.FileIO):
 
 def holds_project(path: Path) -> bool:
     """Whether a file is a zip of a project, and not some other one or none."""
+    if path.suffix.lower() != ".zip":
+        return False
     try:
         with _Guarded(path) as file, zipfile.ZipFile(file) as archive:
             return RECORD in archive.namelist()

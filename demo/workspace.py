@@ -171,7 +171,7 @@ class Workspace:
         options = self.options
         try:
             bundle = None
-            if suffix == ".zip" and holds_project(upload):
+            if holds_project(upload):
                 bundle = unpack(upload, folder, options.max_upload_mb << 20)
                 source, name = bundle.source, bundle.name
             else:

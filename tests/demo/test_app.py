@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from gradio.state_holder import SessionState
 
-from demo.app import Page, build_page
+from demo.app import Page, build_page, shown
+from demo.bundles import pack
 from demo.jobs import Jobs
-from demo.project import Settings
+from demo.project import ADJUSTABLE, Settings
 from demo.run import Result
 from demo.sessions import Session
 from demo.workspace import Options, Workspace
@@ -68,3 +69,24 @@ def test_a_waiting_run_is_cancelled(page: Page, clip: Path) -> None:
     assert "Stopped" in call(page, "on_cancel", session)[page.status]
     assert job.state == "cancelled"
     assert "Stopped" in call(page, "on_pause", session)[page.status], "too late, but no failure"
+
+
+def test_a_project_that_is_dropped_on_either_box_is_opened(
+    page: Page, clip: Path, tmp_path: Path
+) -> None:
+    session = opened(page, clip)
+    session.adjust(steady=0.1)
+    path = tmp_path / "project.zip"
+    path.write_bytes(b"".join(pack(session)))
+    defaults = [shown(Settings(), name) for name in ADJUSTABLE]
+    for updates in (
+        page.on_upload(str(path), "", *defaults),
+        page.on_import(session.id, str(path)),
+        page.on_import("", str(path)),
+    ):
+        again = page.workspace.find(updates[page.session_id])
+        assert again is not None and again is not session and again.settings.steady == 0.1
+        assert [thing["keys"] for thing in updates[page.editor]["things"]] == [[0]]
+        assert updates[page.settings["steady"]] == 0.1
+    outputs = next(f for f in page.blocks.fns.values() if f.name == "on_import").outputs
+    assert set(updates) <= set(outputs), "or Gradio refuses the answer"
