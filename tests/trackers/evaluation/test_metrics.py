@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from media import InputError
 from trackers.datasets import Sequence
+from trackers.datasets.files import read_boxes
 from trackers.evaluation.metrics import (
     PROTOCOLS,
     Scores,
@@ -20,6 +23,7 @@ from trackers.evaluation.metrics import (
 )
 
 NAN = float("nan")
+GOLDEN = Path(__file__).parents[2] / "golden" / "got10k"
 
 
 def sequence(
@@ -186,6 +190,41 @@ def test_got10k_as_its_toolkit() -> None:
     values = columns(mean_scores(found), "got10k")
     wanted = [0.4225577630502536, 0.41134751773049644, 0.03546099290780142]
     assert list(values.values()) == pytest.approx(wanted, abs=1e-12)
+
+
+REAL = {"otb_DragonBaby": (360, 640), "otb_Skiing": (360, 640)}  # and their (height, width)
+
+
+def real(name: str, shared: Callable[[str], Path]) -> tuple[np.ndarray, Sequence]:
+    """A result file of ours, and the truth of that sequence with every frame shown."""
+    truth = read_boxes(shared(f"data/eval/tracking/{name}/groundtruth.txt"))
+    return read_boxes(GOLDEN / f"{name}.txt"), sequence(truth, [True] * len(truth), REAL[name])
+
+
+def test_real_results_as_the_toolkit_reports_on_otb(shared: Callable[[str], Path]) -> None:
+    """All of its figures, of each sequence and of both; see record.py beside them."""
+    wanted = json.loads((GOLDEN / "figures.json").read_text())["ExperimentOTB"]
+    scores = {name: score(*real(name, shared), "otb") for name in REAL}
+    rows = [(scores[name], wanted["seq_wise"][name]) for name in REAL]
+    for found, row in [*rows, (mean_scores(list(scores.values())), wanted["overall"])]:
+        assert found.success == pytest.approx(row["success_curve"], abs=1e-12)
+        assert found.precision == pytest.approx(row["precision_curve"], abs=1e-12)
+        assert found.auc == pytest.approx(row["success_score"], abs=1e-12)
+        assert found.precision_20 == pytest.approx(row["precision_score"], abs=1e-12)
+        assert found.success_at(0.5) == pytest.approx(row["success_rate"], abs=1e-12)
+
+
+def test_real_results_as_the_toolkit_reports_on_got10k(shared: Callable[[str], Path]) -> None:
+    wanted = json.loads((GOLDEN / "figures.json").read_text())["ExperimentGOT10k"]
+    scores = {name: score(*real(name, shared), "got10k") for name in REAL}
+    for name, found in scores.items():
+        row = wanted["seq_wise"][name]
+        assert found.overlap == pytest.approx(row["ao"], abs=1e-12)
+        assert found.success_at(0.5) == pytest.approx(row["sr"], abs=1e-12)
+        assert found.weight == row["length"]
+    mean = mean_scores(list(scores.values()))
+    assert mean.overlap == pytest.approx(wanted["overall"]["ao"], abs=1e-12)
+    assert mean.success == pytest.approx(wanted["overall"]["succ_curve"], abs=1e-12)
 
 
 def test_all_protocols_score_a_perfect_result_alike() -> None:
