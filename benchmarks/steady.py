@@ -37,7 +37,6 @@ from segmenters.evaluation import Scores, find_clips, region_similarity, true_pr
 
 FILM = 1080, 1920  # height and width of what small objects are put into
 SIDES = 50, 100, 200, 400  # of objects, in its pixels
-PANEL = 320  # height of a picture
 
 # ------------------------------------------------------------------------------- part by part
 
@@ -134,7 +133,7 @@ def parts(
                 model, clip, places, steadier=steadier, margin=margin, region=variant.region
             )
             if name == "alone":
-                prompts = [None if box is None else Prompt(box=box) for box in places]
+                prompts = (None if box is None else Prompt(box=box) for box in places)
                 masks = evaluation.cut_out_alone(model, clip, prompts)
             instead: dict[str, Any] = {"dense_flow": flow, **variant.instead}
             with (
@@ -162,15 +161,17 @@ def _print_row(titles: Sequence[str], values: Iterable[float], more: Sequence[st
 
 
 def in_a_film(frame: np.ndarray, mask: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """A frame and its mask, scaled, in the middle of a film of mirror images of the frame."""
+    """A frame and its mask, scaled, amid mirror images that show the object no second time."""
+    hole = cv2.dilate(mask.astype(np.uint8), np.ones((25, 25), np.uint8))
+    pictures = frame, cv2.inpaint(frame, hole, 5, cv2.INPAINT_TELEA), mask.astype(np.float32)
     height, width = (round(scale * side) for side in mask.shape)
+    small, empty, shape = (
+        cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures
+    )
     top, left = (FILM[0] - height) // 2, (FILM[1] - width) // 2
     edges = top, FILM[0] - height - top, left, FILM[1] - width - left
-    small, shape = (
-        cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        for picture in (frame, mask.astype(np.float32))
-    )
-    film = cv2.copyMakeBorder(small, *edges, cv2.BORDER_REFLECT_101)
+    film = cv2.copyMakeBorder(empty, *edges, cv2.BORDER_REFLECT_101)
+    film[top : top + height, left : left + width] = small
     return film, cv2.copyMakeBorder(shape, *edges, cv2.BORDER_CONSTANT) > 0.5
 
 
@@ -179,11 +180,11 @@ def draw(film: np.ndarray, masks: Sequence[np.ndarray], path: Path) -> None:
     left, top, width, height = cv2.boundingRect(masks[0].astype(np.uint8))
     x, y, reach = left + width // 2, top + height // 2, max(width, height)
     part = np.s_[max(y - reach, 0) : y + reach, max(x - reach, 0) : x + reach]
-    panels = [film[part], *(draw_mask(film[part], mask[part], color="#ff3060") for mask in masks)]
-    row = np.hstack(panels)
+    shown = (draw_mask(film[part], mask[part], color="#ff3060") for mask in masks)
+    row = np.hstack([film[part], *shown])
     with replacing(path) as made:
-        size = PANEL * row.shape[1] // row.shape[0], PANEL
-        Image.fromarray(cv2.resize(row, size)).save(made, format="PNG")
+        scaled = cv2.resize(row, (320 * row.shape[1] // row.shape[0], 320))
+        Image.fromarray(scaled).save(made, format="PNG")
 
 
 def window(
@@ -215,11 +216,11 @@ def window(
     print("| longer side | frame | box: frame | window | click: frame | window |")
     print("|--:|---|--:|--:|--:|--:|")
     for clip in find_clips(root, sequence or ()):
-        number, index = clip.objects[0], len(clip) // 2
-        click = list(true_prompts(clip, number, "point"))[index]
+        index = len(clip) // 2
+        click = list(true_prompts(clip, clip.objects[0], "point"))[index]
         if click is None or click.points is None:
             raise InputError(f"Frame {index} of {clip.name} shows no annotated object.")
-        frame, (mask, _) = clip.frame(index), clip.truth(index, number)
+        frame, (mask, _) = clip.frame(index), clip.truth(index, clip.objects[0])
         for size, rows in by_side.items():
             scale = size / max(cv2.boundingRect(mask.astype(np.uint8))[2:])
             if (np.multiply(mask.shape, scale) > FILM).any():

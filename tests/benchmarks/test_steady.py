@@ -127,7 +127,7 @@ def test_small_objects_from_near(
         assert [float(cell) for cell in row[2:]] == pytest.approx([whole, 1, whole, 1], abs=6e-4)
     assert [row[1] for row in table[2:]] == ["mean of 1", "mean of 1", "mean of 0"]
     picture = np.asarray(Image.open(tmp_path / "out/square_2_24.png"))
-    assert picture.shape == (steady.PANEL, 6 * steady.PANEL, 3)
+    assert picture.shape == (320, 6 * 320, 3)
     assert region.CONTEXT == 3
 
 
@@ -135,5 +135,4 @@ def test_a_film_holds_the_object_in_its_middle() -> None:
     frame = square_frame(0)
     film, mask = steady.in_a_film(frame, red(frame), 2)
     assert film.shape == (1080, 1920, 3) and mask.sum() == (2 * SIDE) ** 2
-    found = red(film)
-    assert found[mask].all() and found.sum() > 4 * mask.sum()  # with mirror images
+    assert (red(film) == mask).all()  # the mirror images round it do not show it
