@@ -477,6 +477,7 @@ def train(
     from checkpoints.training.saving import weights_in
     from trackers.training import load_recipe
     from trackers.training import train as run
+    from trackers.training.validation import parse_sequences
 
     places = []
     for text in data or []:
@@ -494,10 +495,7 @@ def train(
     loaded = load_recipe(recipe, places, override or [])
     if out is None:
         raise InputError("Training needs a folder for its results: give --out DIR.")
-    sequences = None
-    if evaluate is not None:
-        kind, equals, path = evaluate.partition("=")
-        sequences = (kind, Path(path)) if equals else ("folder", Path(evaluate))
+    sequences = None if evaluate is None else parse_sequences(evaluate)
     for part in ("checkpoints.training", "trackers.training"):
         logging.getLogger(part).setLevel(logging.INFO)
     summary = run(loaded, out, device=device, minutes=minutes, evaluate=sequences)

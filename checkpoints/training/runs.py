@@ -52,6 +52,7 @@ class Rhythm:
         batch_size: samples per step, of all processes together.
         validate: between two validations; there is one at the end as well.
         save: between two states; the last one is written as well.
+        follow: between two trials in real use; 0: none, else there is one at the end as well.
         draw: between two sheets of samples; 0: only the first batch of a start.
     """
 
@@ -59,6 +60,7 @@ class Rhythm:
     batch_size: int
     validate: int
     save: int
+    follow: int = 0
     draw: int = 0
 
 
@@ -135,6 +137,10 @@ class Run(ABC):
     def validate(self) -> dict[str, float]:
         """How good the network is on what it is not trained on."""
 
+    def follow(self) -> dict[str, float]:
+        """How good the network is in real use, if the kind of run knows that."""
+        return {}
+
     @abstractmethod
     def sheet(self, batch: Any) -> Image.Image:
         """A batch for a person to look at."""
@@ -158,11 +164,8 @@ class Run(ABC):
         self._record = Record(self.out, self.done) if self.place.leads else None
         for _ in self._steps():
             last = self.progress() >= 1
-            if last or self.done % self.rhythm.validate == 0:
-                with self.averaged():
-                    figures = self.validate()
-                if figures:
-                    self._report(figures)
+            if figures := self._examine(last):
+                self._report(figures)
             if last or self.done % self.rhythm.save == 0:
                 self.meter.share()
                 if self.place.leads:
@@ -180,6 +183,16 @@ class Run(ABC):
         if self.place.leads:
             summary["weights"] = WeightsRecord.of_tensors(self.result()).sha256
         return summary
+
+    def _examine(self, last: bool) -> dict[str, float]:
+        exams = ((self.rhythm.validate, self.validate), (self.rhythm.follow, self.follow))
+        due = [exam for every, exam in exams if every and (last or self.done % every == 0)]
+        figures: dict[str, float] = {}
+        if due:
+            with self.averaged():
+                for exam in due:
+                    figures |= exam()
+        return figures
 
     def _steps(self) -> Iterator[None]:
         """Step by step to the end of the schedule."""

@@ -205,11 +205,18 @@ class ValidationConfig:
         sources: like the data's; none: the `val` part of those that are packed shards.
         samples: how many pairs; 0: none.
         every_epochs: after how many epochs, and at the end.
+        follow: folder of sequences to track meanwhile, or KIND=PATH of a data set; of several
+            processes the first one does, and the others wait.
+        follow_frames: how many of each sequence; None: all.
+        follow_every_epochs: after how many epochs, and at the end.
     """
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: Natural = 10_000
     every_epochs: Count = 5
+    follow: str | None = None
+    follow_frames: Annotated[int, Range(least=2)] | None = None
+    follow_every_epochs: Count = 5
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ The loop itself, its log and its files are those of `checkpoints.training.runs`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields
@@ -37,7 +38,9 @@ from trackers.training.distill import importance_on, order_hidden_units
 from trackers.training.networks import build_student, build_teacher, parameter_groups
 from trackers.training.objectives import Objective, Teacher, answer, check_comparable
 from trackers.training.schedule import removal_coefficient, step_decay
-from trackers.training.validation import HeldOut, follow_all, open_sequences
+from trackers.training.validation import HeldOut, follow_all, open_sequences, parse_sequences
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -82,7 +85,7 @@ def train(
 class _Run(Run):
     """A tracker's network, what it learns from, and what changes meanwhile."""
 
-    told = ("total", "iou", "held_out_iou", "samples_per_second")
+    told = ("total", "iou", "held_out_iou", "followed_AUC", "samples_per_second")
     free = (*Run.free, "data.sources.*.path", "validation")
 
     def __init__(self, recipe: Recipe, out: Path, place: Place, minutes: float | None) -> None:
@@ -90,11 +93,15 @@ class _Run(Run):
         share = schedule.batch_size // place.world
         if share % schedule.accumulate:
             raise InputError(f"A share of {share} samples has no {schedule.accumulate} like parts.")
+        follow = recipe.validation.follow
+        self.followed = None if follow is None else open_sequences(*parse_sequences(follow))
+        often = recipe.validation.follow_every_epochs if follow else 0
         rhythm = Rhythm(
             steps=schedule.steps,
             batch_size=schedule.batch_size,
             validate=recipe.validation.every_epochs * schedule.steps_per_epoch,
             save=engine.save_every_epochs * schedule.steps_per_epoch,
+            follow=often * schedule.steps_per_epoch,
         )
         super().__init__(recipe, out, place, rhythm, minutes)
         self.recipe = recipe
@@ -182,6 +189,18 @@ class _Run(Run):
     def validate(self) -> dict[str, float]:
         """See `HeldOut`."""
         return self.held_out(self.network)
+
+    def follow(self) -> dict[str, float]:
+        """Means over the sequences of `validation.follow`."""
+        if self.followed is None or not self.place.leads:
+            return {}
+        frames = self.recipe.validation.follow_frames
+        try:
+            mean = follow_all(self.network, self.recipe, self.followed, frames)["mean"]
+        except InputError as error:  # which is no reason to stop learning
+            _log.warning("%s", error)
+            return {}
+        return {f"followed_{title.replace(' ', '_')}": value for title, value in mean.items()}
 
     def sheet(self, batch: Batch) -> Image.Image:
         """Pairs as the network sees them."""

@@ -1,4 +1,4 @@
-"""How good is it? On held-out pairs while it trains, and by tracking sequences at the end."""
+"""How good is it? On held-out pairs and by tracking sequences, while it trains and at the end."""
 
 from __future__ import annotations
 
@@ -119,6 +119,12 @@ class HeldOut:
         if getattr(network, "score_head", None) is not None:
             figures["held_out_score"] = right / total
         return figures
+
+
+def parse_sequences(text: str) -> tuple[str, Path]:
+    """Kind and folder of sequences, given as KIND=PATH, or as the path of a folder of them."""
+    kind, equals, path = text.partition("=")
+    return (kind, Path(path)) if equals else ("folder", Path(text))
 
 
 def open_sequences(kind: str, root: Path) -> Dataset:

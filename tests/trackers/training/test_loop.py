@@ -361,6 +361,31 @@ def test_sequences_are_tracked_with_what_was_learnt(make, sequences, tmp_path, c
     assert json.loads((tmp_path / "other" / "run.json").read_text())["steps"] == 5
 
 
+def test_sequences_are_followed_meanwhile_and_change_nothing(
+    make, sequences, losses_of, tmp_path
+) -> None:
+    changes = FAST | {"schedule.epochs": 3, "network.options.drop_path": 0.1, "engine.ema": 0.9}
+    train(make("continue_small", **changes), tmp_path / "plain", device="cpu")
+    follow = {
+        "validation.follow": f"folder={sequences}",
+        "validation.follow_frames": 2,
+        "validation.follow_every_epochs": 2,
+    }
+    train(make("continue_small", **changes | follow), tmp_path / "followed", device="cpu")
+    found = {int(row["step"]): row["followed_AUC"] for row in rows(tmp_path / "followed")}
+    assert [step for step, auc in found.items() if auc] == [10, 15]
+    assert all(0 <= float(auc) <= 1 for auc in found.values() if auc)
+    assert losses_of(tmp_path / "followed") == losses_of(tmp_path / "plain")
+    first, second = weights(tmp_path / "plain"), weights(tmp_path / "followed")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    (sequences / "square" / "img" / "0000.png").write_bytes(b"no picture")
+    summary = train(make("continue_small", **changes | follow), tmp_path / "broken", device="cpu")
+    assert summary["steps"] == 15 and "followed_AUC" not in summary["figures"]
+    wrong = changes | {"validation.follow": str(tmp_path / "nowhere")}
+    with pytest.raises(InputError, match="nowhere"):
+        train(make("continue_small", **wrong), tmp_path / "wrong", device="cpu")
+
+
 def test_sequences_that_are_not_there_show_before_the_training(make, tmp_path) -> None:
     recipe = make("continue_small", **FAST | {"schedule.epochs": 1})
     for kind, sentence in (("folder", "nowhere"), ("lasott", "There is no data set called")):
