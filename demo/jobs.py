@@ -7,7 +7,9 @@ else waits for the device: then it goes back into the queue, and later on from w
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -105,7 +107,8 @@ def publish(result: Result, shelf: Path) -> list[Path]:
     """Lay out what a run made for being looked at and downloaded, in the new folder `shelf`.
 
     All of it as it is in the results, which a later run writes to while these files stay; and all
-    but the videos in one archive, uncompressed because PNG already is.
+    but the videos in one archive, uncompressed because PNG already is. That may be passed on, and
+    so does not say where this was made: who knows a session's folder can look into the session.
 
     Returns:
         What is for download: videos, tracks, and last the archive.
@@ -119,7 +122,11 @@ def publish(result: Result, shelf: Path) -> list[Path]:
                     name = path.relative_to(result.folder)
                     (shelf / name).parent.mkdir(parents=True, exist_ok=True)
                     link(path, shelf / name)
-                    if path.suffix not in VIDEOS:
+                    if path.name == "run.json":
+                        text = path.read_text(encoding="utf-8")
+                        own = json.dumps(str(result.folder.parent) + os.sep)[1:-1]
+                        archive.writestr("run.json", text.replace(own, ""))
+                    elif path.suffix not in VIDEOS:
                         archive.write(path, name)
     single = (p for p in result.outputs if p.suffix in VIDEOS or p.stem == "tracks")
     return [*(shelf / path.name for path in single), shelf / ARCHIVE]

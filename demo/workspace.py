@@ -245,7 +245,8 @@ class Workspace:
     def sweep(self) -> None:
         """Remove what nobody has used for `keep_hours`, of this server or an earlier one."""
         for session in list(self._sessions.values()):
-            if session.job is not None and session.job.active:
+            job = session.job
+            if job is not None and job.active and not job.pause.is_set():
                 session.touch()
             elif time.monotonic() - session.used > self.REST_SECONDS:
                 session.rest()
@@ -254,6 +255,8 @@ class Workspace:
             if re.fullmatch(r"[0-9a-f]{32,64}", folder.name) and folder.stat().st_mtime < limit:
                 gone = self._sessions.pop(folder.name, None)
                 if gone is not None:
+                    if gone.job is not None:  # paused, and forgotten
+                        self.jobs.cancel(gone.job)
                     gone.rest()
                 shutil.rmtree(folder, ignore_errors=True)
         for file in (self._root / SEEN).glob("*"):

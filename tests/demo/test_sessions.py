@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -446,6 +447,9 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     assert {p.name for p in job.files} == {
         "tracked.mp4", "segmented.mp4", "tracks.json", "tracks.csv", "masks_and_tracks.zip",
     }  # fmt: skip
+    with zipfile.ZipFile(job.files[-1]) as archive:
+        told = archive.read("run.json").decode()
+    assert '"path": "source.mp4"' in told and session.id not in told, "the id is a secret"
     assert len(list((results / "masks").glob("*.png"))) == COUNT
     session.seek(9)  # a frame that nobody pointed at
     shown = active(session)
@@ -732,6 +736,11 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
     os.utime(session.folder, (0, 0))
     space.sweep()
     assert session.folder.exists()
+    space.jobs.pause(session.job, True)  # type: ignore[arg-type]
+    os.utime(session.folder, (0, 0))
+    space.sweep()
+    assert not session.folder.exists() and session.job is not None and session.job.stop.is_set()
+    assert space.find(session.id) is None
     go.set()
     space.close()
 
