@@ -148,8 +148,9 @@ class Page:
             with gr.Column(elem_id="load"):
                 heading(1, "Choose a video")
                 upload = gr.File(
-                    file_types=["video", ".gif"], show_label=False, height=124, elem_id="upload"
-                )
+                    file_types=["video", ".gif", ".zip"], height=124, elem_id="upload",
+                    show_label=False,
+                )  # fmt: skip
                 self.upload = files_only(upload)
                 with gr.Row(elem_id="samples"):
                     self.samples = {

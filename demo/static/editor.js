@@ -165,6 +165,7 @@ function render() {
     pointed = 0;
   }
   find(".note").textContent = value.note;
+  find(".project").href = `media/${value.session}/project.zip`;
   const searching = tool === "pick" && !value.survey;
   badge(searching ? "Finding everything" : LOOKING[value.looking]);
   clearInterval(asking);

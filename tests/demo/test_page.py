@@ -875,6 +875,22 @@ def test_another_video_is_begun_anew_and_the_way_back_leads_to_the_first(
     assert session.id in page.url
 
 
+def test_a_project_that_was_saved_is_gone_on_with(
+    project: Callable[..., Any], tmp_path: Path
+) -> None:
+    page, session = project()
+    settled(page)
+    click(page, *ball_at(0))
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    name, data = download(page, "#picture .project")
+    (tmp_path / name).write_bytes(data)
+    upload(page, tmp_path / name)
+    expect(page).not_to_have_url(re.compile(session.id))
+    expect(page.locator("#info")).to_contain_text("ball.mp4")
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    expect(page.locator("#picture img.mask")).to_be_visible()
+
+
 def test_two_tabs_of_one_project(project: Callable[..., Any]) -> None:
     page, _ = project()
     other = page.context.new_page()
