@@ -24,7 +24,7 @@ from demo.cli import (
 from demo.failures import EXIT_FAILED, EXIT_OK, Cancelled, explain
 from demo.pipeline import Models
 from demo.project import ObjectPrompt, Settings, object_color
-from demo.run import run
+from demo.run import check_models, run
 from media import InputError
 
 VIDEO_SUFFIXES = {
@@ -166,14 +166,18 @@ def run_batch(args: argparse.Namespace) -> int:
     """Run every job; a failing video never stops the others.
 
     Returns 0 if all were done (now or earlier) and 1 if any failed.
+
+    Raises:
+        InputError, checkpoints.CheckpointError: what would fail all of them, before the first.
     """
     jobs = plan(args)[: args.limit]
-    models: Models | None = None
+    models = Models(settings_from(args, args.do))
+    for job in jobs:
+        check_models(models, job.settings, job.objects)
     failures = 0
     for number, job in enumerate(jobs, start=1):
         if not args.json:
             print(f"[{number}/{len(jobs)}] {job.video}")
-        models = models or Models(job.settings)
         line = _run_job(job, args, models)
         failures += line["status"] == "failed"
         if args.json:

@@ -23,13 +23,27 @@ import numpy as np
 
 import checkpoints
 from demo.project import STEADY, KeyFrame, ObjectPrompt, Settings, TrackPoint, Tracks
-from inpainting import Inpainter, MaskSource, build_inpainter, list_inpainters
+from inpainting import (
+    Inpainter,
+    MaskSource,
+    build_inpainter,
+    check_inpainter,
+    list_inpainters,
+)
 from media import InputError
 from media.cuts import CutDetector
-from media.device import multiplies_bfloat16
+from media.device import multiplies_bfloat16, resolve_device
 from media.draw import draw_box, draw_mask
 from media.video import VideoReader, VideoWriter
-from segmenters import Candidate, Embedding, Prompt, Segmenter, build_segmenter, list_segmenters
+from segmenters import (
+    Candidate,
+    Embedding,
+    Prompt,
+    Segmenter,
+    build_segmenter,
+    check_segmenter,
+    list_segmenters,
+)
 from segmenters.cache import CachedSegmenter
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 from segmenters.region import Window, answer, choose_window, is_within
@@ -87,6 +101,22 @@ class Models:
     def __post_init__(self) -> None:
         self.settings = choose_models(self.settings)
 
+    def check(self, *, segmenter: bool, inpainter: bool) -> None:
+        """Raise now what building these would, as far as is known without loading them.
+
+        Raises:
+            InputError: there is no such device, or the inpainter cannot do what is asked for.
+            checkpoints.CheckpointError: weights are missing or damaged.
+        """
+        settings = self.settings
+        resolve_device(settings.device)
+        if segmenter:
+            check_segmenter(settings.segmenter)
+        if inpainter:
+            if settings.shadow and settings.inpainter != "propagation":
+                raise InputError("Only propagation finds shadows; choose it, or leave shadows.")
+            check_inpainter(settings.inpainter)
+
     def tracker(self) -> MultiTracker:
         return MultiTracker(build_tracker(self.settings.tracker, device=self.settings.device))
 
@@ -113,17 +143,9 @@ class Models:
             return self._segmenters[name]
 
     def inpainter(self, resolution: int | None = None) -> Inpainter:
-        """The one of the settings; `resolution` as in `Settings`.
-
-        Raises:
-            InputError: it cannot do what the settings ask for.
-        """
+        """The one of the settings, which `check` has looked at; `resolution` as in `Settings`."""
         settings = self.settings
-        options: dict[str, Any] = {}
-        if settings.shadow:
-            if settings.inpainter != "propagation":
-                raise InputError("Only propagation finds shadows; choose it, or leave shadows.")
-            options["shadow"] = True
+        options: dict[str, Any] = {"shadow": True} if settings.shadow else {}
         return build_inpainter(
             settings.inpainter, device=settings.device, dilate=settings.dilate,
             resolution=resolution, **options,

@@ -225,6 +225,8 @@ class Settings:
             raise InputError(
                 f"Pictures are painted at {MIN_RESOLUTION} pixels or more, not {self.resolution}."
             )
+        if self.dilate is not None and self.dilate < 0:
+            raise InputError(f"Masks grow by 0 pixels or more before painting, not {self.dilate}.")
         if not 0 <= self.feather <= 50:
             raise InputError(f"A cut-out's edge is 0 to 50 pixels soft, not {self.feather:g}.")
         if self.tracks is not None and self.masks is not None:

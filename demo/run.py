@@ -150,11 +150,32 @@ def run(
                         raise InputError(
                             f"{key.title}: the mask {key.mask} is empty; paint the object white."
                         )
+        check_models(models, settings, objects)
         project = Project(folder, source, overwrite=overwrite)
         return _Run(
             reader, project, list(objects), given, tracks, masks, settings, span, models, report,
             cancelled, show, said,
         ).go()  # fmt: skip
+
+
+def check_models(models: Models, settings: Settings, objects: Sequence[ObjectPrompt]) -> None:
+    """Raise what the later stages of a run would only find out when their turn comes.
+
+    Args:
+        models: those of the run.
+        settings: of the run.
+        objects: what it is about; none, as long as the tracks or masks that it takes are not read.
+
+    Raises:
+        InputError: see `Models.check`.
+        checkpoints.CheckpointError: weights that it needs are missing or damaged.
+    """
+    tasks = {o.task(settings.do) for o in objects} or {settings.do}
+    clicked = any(key.box is None and key.mask is None for o in objects for key in o.keys)
+    models.check(
+        segmenter=settings.masks is None and (clicked or tasks != {"track"}),
+        inpainter=settings.do == "remove",
+    )
 
 
 def _import(

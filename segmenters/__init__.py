@@ -6,6 +6,7 @@ from segmenters.base import (
     Prompt,
     Segmenter,
     build_segmenter,
+    check_segmenter,
     list_segmenters,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "Prompt",
     "Segmenter",
     "build_segmenter",
+    "check_segmenter",
     "list_segmenters",
 ]

@@ -291,6 +291,24 @@ def _clustering(name: str, hourglass: HourglassConfig | str) -> HourglassConfig:
     return _PRESETS[name][hourglass]
 
 
+def _check_name(name: str) -> None:
+    names = list_segmenters()
+    if name not in names:
+        raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(names)}.")
+
+
+def check_segmenter(name: str) -> None:
+    """Raise what `build_segmenter` without weights would, as far as is known without loading any.
+
+    Raises:
+        InputError: There is no such segmenter.
+        checkpoints.CheckpointError: Its weights are missing or damaged.
+    """
+    _check_name(name)
+    if name in checkpoints.CHECKPOINTS:  # where `load_weights` looks
+        checkpoints.path(name)
+
+
 def build_segmenter(
     name: str,
     *,
@@ -317,9 +335,7 @@ def build_segmenter(
         InputError: There is no such segmenter or device, or it cannot be clustered so.
         checkpoints.CheckpointError: The weights are missing, damaged, or made for another network.
     """
-    names = list_segmenters()
-    if name not in names:
-        raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(names)}.")
+    _check_name(name)
     if precision not in get_args(Precision):
         raise InputError(
             f"There is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}."

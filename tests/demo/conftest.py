@@ -40,3 +40,5 @@ def colour_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MultiTracker", ColourTrackers)
     monkeypatch.setattr(pipeline, "build_segmenter", lambda *a, **k: ColourSegmenter())
     monkeypatch.setattr(pipeline, "build_inpainter", lambda *a, **k: GreyInpainter())
+    for check in ("check_segmenter", "check_inpainter"):  # these have no weights to be missing
+        monkeypatch.setattr(pipeline, check, lambda name: None)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from demo import pipeline
 from demo.cli import main
 from media.video import Budget
 from tests.demo.square import COUNT, square_box
@@ -122,6 +123,35 @@ def test_missing_file_and_unwritable_folder(
         assert code == 2 and str(blocker) in text and text.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--inpainter", "e2fgvi"], "fetch e2fgvi"),
+        (["--inpainter", "e2fgvi", "--shadow"], "Only propagation finds shadows"),
+        (["--dilate", "-3"], "0 pixels or more"),
+        (["--device", "cuda:77"], "'cuda:77' is not available"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("command", [["remove"], ["batch", "--do", "remove"]], ids=" ".join)
+def test_what_the_last_stage_cannot_do_is_known_before_the_first(
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    options: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setenv("MIXCUT_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setattr(pipeline, "check_segmenter", lambda name: None)
+    monkeypatch.setattr(pipeline, "build_tracker", lambda *a, **k: pytest.fail("it has begun"))
+    arguments = [*command, clip, "--out", tmp_path / "o", "--box", BOX, *options]
+    code, text = run_cli(capsys, *arguments)
+    assert code in (1, 2) and said in text and text.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
 def test_missing_and_damaged_weights(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +161,7 @@ def test_missing_and_damaged_weights(
     arguments = ["segment", clip, "--out", tmp_path / "o", "--box", BOX, "--end", "2"]
     code, text = run_cli(capsys, *arguments)
     assert code == 1 and "python -m checkpoints fetch mobile_sam" in text
+    assert not (tmp_path / "o").exists(), "known before the first stage"
     (weights / "mobile_sam.pt").write_bytes(b"<html>not found</html>")
     code, text = run_cli(capsys, *arguments)
     assert code == 1 and "mobile_sam" in text and text.splitlines()[-1].startswith("Error: ")

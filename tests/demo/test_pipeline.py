@@ -209,8 +209,35 @@ def test_only_propagation_is_asked_for_shadows(monkeypatch: pytest.MonkeyPatch) 
     pipeline.Models(Settings(inpainter="propagation", shadow=True)).inpainter()
     pipeline.Models(Settings(inpainter="e2fgvi")).inpainter()
     assert asked[0]["shadow"] is True and "shadow" not in asked[1]
+    models = pipeline.Models(Settings(inpainter="e2fgvi", shadow=True))
+    models.check(segmenter=True, inpainter=False)
     with pytest.raises(InputError, match="Only propagation"):
-        pipeline.Models(Settings(inpainter="e2fgvi", shadow=True)).inpainter()
+        models.check(segmenter=False, inpainter=True)
+
+
+def test_a_run_asks_only_for_the_models_that_it_needs(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for role in ("segmenter", "inpainter"):
+        monkeypatch.setattr(pipeline, f"check_{role}", lambda _, role=role: asked.append(role))
+
+    def needs(objects: list[ObjectPrompt], **settings: Any) -> list[str]:
+        asked.clear()
+        run(clip, tmp_path / "out", objects, Settings(end=2, **settings))
+        return list(asked)
+
+    x0, y0, x1, y1 = square_box(0)
+    clicked = prompt(points=(((x0 + x1) / 2, (y0 + y1) / 2, 1),))
+    assert needs([prompt()], do="track") == []
+    assert needs([clicked], do="track") == ["segmenter"]
+    assert needs([prompt()], do="segment") == ["segmenter"]
+    assert needs([prompt(do="track")], do="segment") == []
+    assert needs([prompt()], do="remove") == ["segmenter", "inpainter"]
+    (tmp_path / "masks").mkdir()
+    for index in range(2):
+        save_mask(tmp_path / "masks" / f"{index:05d}.png", red(square_frame(index)))
+    assert needs([], do="remove", masks=tmp_path / "masks") == ["inpainter"]
 
 
 def test_cancelled_run_goes_on_where_it_stopped(clip: Path, tmp_path: Path) -> None:
