@@ -24,6 +24,7 @@ WITHOUT_PREDECESSOR = (
     "continue_small",
     "grm_base",
     "grm_large",
+    "mixvit_large_teacher",
     "mixvit_teacher",
     "reduced_1_teacher",
 )
