@@ -6,6 +6,7 @@ const NAMES = {
   "cutout.webm": "Cut-out, see-through (WebM)", "cutout.mov": "Cut-out, see-through (ProRes)", "cutout_green.mp4": "Green screen",
   "matte.mp4": "Masks only",
   "masks_and_tracks.zip": "Masks and tracks (zip)",
+  "tracks.csv": "Boxes (CSV)", "tracks.json": "Boxes (JSON)",
 };
 const SHOWN = ["removed.mp4", "segmented.mp4", "tracked.mp4", "cutout.webm", "cutout_green.mp4", "matte.mp4"];
 
