@@ -30,8 +30,7 @@ def mask_box(mask: np.ndarray) -> np.ndarray | None:
 def clean_mask(mask: np.ndarray, *, max_hole: float = 0.003, min_island: float = 0.1) -> np.ndarray:
     """Drop islands and fill pinholes.
 
-    With the defaults it is a safeguard: the IoU of 0.880 (box prompts) stays as it is, while
-    filling every hole costs 0.004, because most holes are true.
+    With the defaults it is a safeguard. Filling every hole would do harm: most holes are true.
 
     Args:
         mask: Bool (h, w), True on the object.
@@ -81,10 +80,8 @@ def choose_candidate(
 
     Each candidate has its score, plus the IoU of its own box with `box`, plus its IoU with
     `previous`; among those within 0.03 of the best the largest wins, because people follow whole
-    objects, and the model's score cannot tell so close calls apart. Against taking the best score:
-    a click in the middle of the object 0.836 instead of 0.819 and elsewhere on it 0.830 instead of
-    0.781; a box 8 % off at each side, frame after frame, 0.881 instead of 0.878 (0.889 is the best
-    that any choice among the three could reach).
+    objects, and the model's score cannot tell so close calls apart.
+    `python -m benchmarks.steady parts` measures what that is worth.
 
     Args:
         candidates: The answer to one prompt.

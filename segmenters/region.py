@@ -17,11 +17,10 @@ from segmenters.base import Candidate, Embedding, Prompt, Segmenter
 
 Region = Literal["auto", "always", "never"]
 Window = tuple[int, int, int, int]  # x0 y0 x1 y1 in whole pixels, x1 and y1 exclusive
-# Side of the window in longer sides of the box. Of ten boxes of 55 to 535 pixels in frames of
-# 1920x1080 none lost more than 0.002 of IoU against the whole frame, and the four below 170 gained
-# 0.05 to 0.22. With 2 in place of 3 the gain was half or less, with 4 it was no larger.
+# Side of the window in longer sides of the box. `python -m benchmarks.steady window` measures what
+# a window is worth, with this or another side.
 CONTEXT = 3.0
-SMALL = 0.25  # of the frame's longer side: up to here a window always paid
+SMALL = 0.25  # of the frame's longer side: up to here a window is looked at
 STEP = 32  # windows have sides of whole steps, so that a box that trembles keeps its window
 
 

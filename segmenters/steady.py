@@ -48,9 +48,7 @@ class SteadyMask:
         mask: Bool (h, w) at frame size.
         score: The model's own guess of the IoU of the candidate it is made from.
         agreement: IoU in [0, 1] of the box round the mask with the tracked one; nan without one.
-        doubtful: Mask or track are probably wrong: they disagree, or the score is low. On five
-            sequences of DAVIS 22 of 314 frames were, 16 of them with a J below 0.5; of all such
-            frames that is half.
+        doubtful: Mask or track are probably wrong: they disagree, or the score is low.
     """
 
     mask: np.ndarray
