@@ -166,9 +166,8 @@ def unpack(path: Path, folder: Path, max_bytes: int) -> Bundle:
             return Bundle(name, folder / record["source"], record)
     except InputError:
         raise
-    except (
-        OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, *ODD,
-    ) as error:  # fmt: skip
+    # RuntimeError: locked, or packed in a way that zipfile does not know.
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, *ODD) as error:
         raise _no_project(path.name) from error
 
 
