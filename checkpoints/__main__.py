@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         required=True, dest="command", metavar="COMMAND", parser_class=_Parser
     )
-    where = argparse.ArgumentParser(add_help=False)
+    where = _Parser(add_help=False)
     where.add_argument(
         "--dir", type=Path, metavar="DIR",
         help="folder of the files (default: what MIXCUT_CHECKPOINTS names, or else checkpoints/)",
