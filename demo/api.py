@@ -50,12 +50,29 @@ def add_endpoints(workspace: Workspace, perform: Callable[[Session, dict[str, An
         def work() -> dict[str, Any]:
             session = session_of(project)
             perform(session, {"kind": kind, **details})
-            session.look_closer()
-            estimate = workspace.estimate(session)
-            takes = None if estimate is None else asdict(estimate)
-            return _describe(session) | {"estimate": takes}
+            return described(session)
 
         return _told(work)
+
+    def find(project: str, frame: int) -> dict[str, Any]:
+        """Look for the active object all over a frame; found, it has a key frame there.
+
+        Args:
+            project: its id.
+            frame: where a run has lost the object.
+        """
+
+        def work() -> dict[str, Any]:
+            session = session_of(project)
+            session.find_again(frame)
+            return described(session)
+
+        return _told(work)
+
+    def described(session: Session) -> dict[str, Any]:
+        session.look_closer()
+        estimate = workspace.estimate(session)
+        return _describe(session) | {"estimate": None if estimate is None else asdict(estimate)}
 
     def run(project: str, settings: dict[str, Any]) -> dict[str, Any]:
         """Begin a run; what comes back is as for `status`.
@@ -99,6 +116,7 @@ def add_endpoints(workspace: Workspace, perform: Callable[[Session, dict[str, An
 
     looking: dict[str, Any] = {"concurrency_id": "segmenter", "concurrency_limit": 1}
     gr.api(act, api_name="act", **looking)
+    gr.api(find, api_name="find", concurrency_id="encoder", concurrency_limit=1)
     gr.api(run, api_name="run")
     gr.api(status, api_name="status", queue=False)
     gr.api(cancel, api_name="cancel", queue=False)

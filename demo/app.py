@@ -264,6 +264,7 @@ class Page:
         )  # fmt: skip
         self.editor.prepare(self.on_prepare, self.session_id, self.editor, **prepared)
         self.editor.survey(self.on_survey, self.session_id, self.editor, **prepared)
+        self.editor.again(self.on_again, self.session_id, [self.editor, self.status], **prepared)
         self.editor.rest(self.on_rest, self.session_id, self.editor, **prepared)
 
         self.imported.upload(
@@ -413,6 +414,17 @@ class Page:
             gr.Warning(html.escape(str(error)))
             return {**session.view(), "survey": survey_url([])}  # or it would be asked for again
         return session.view()
+
+    def on_again(self, session_id: str) -> Any:
+        """Look for the active object all over the frame that is shown now."""
+        session = self.workspace.find(session_id)
+        if session is None:
+            return gr.skip()
+        try:
+            session.find_again(session.frame_index)
+        except (InputError, checkpoints.CheckpointError) as error:
+            gr.Warning(html.escape(str(error)))
+        return {self.editor: session.view(), self.status: self._run_state(session)[self.status]}
 
     def on_rest(self, session_id: str) -> Any:
         """Look closely at small objects, now that nothing has been done for a moment."""

@@ -59,7 +59,7 @@ class Files:
         if session is None:
             return _MISSING
         try:
-            frame = await run_in_threadpool(session.frame_at, request.path_params["index"])
+            frame = await run_in_threadpool(session.looker.frame_at, request.path_params["index"])
         except InputError:
             return _MISSING
         data = await run_in_threadpool(to_jpeg, frame)
@@ -73,7 +73,9 @@ class Files:
 
     async def _survey(self, request: Request) -> Response:
         session = await self._session(request)
-        return _MISSING if session is None else JSONResponse(session.surveyed, headers=_NEVER)
+        if session is None:
+            return _MISSING
+        return JSONResponse(session.looker.surveyed, headers=_NEVER)
 
     async def _picture(self, request: Request) -> Response:
         session = await self._session(request)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,10 @@ class Models:
                 raise InputError("Only propagation finds shadows; choose it, or leave shadows.")
             check_inpainter(settings.inpainter)
 
-    def tracker(self) -> MultiTracker:
-        return MultiTracker(build_tracker(self.settings.tracker, device=self.settings.device))
+    def tracker(self, name: str = "") -> MultiTracker:
+        """The one of the settings, or another by its name, which may be `auto`."""
+        name = choose_models(replace(self.settings, tracker=name or self.settings.tracker)).tracker
+        return MultiTracker(build_tracker(name, device=self.settings.device))
 
     def segmenter(self, name: str = "") -> Segmenter:
         """The one of the settings, or another by its name, which may be `auto`."""
@@ -313,6 +315,26 @@ def follow(
                 tracker.correct(number, frame, box)
             found[segment] = Track(box=box, score=1.0)
         yield index, frame, found
+
+
+def search(
+    frame: Frame, views: Iterable[tuple[Frame, Sequence[float]]], tracker: MultiTracker
+) -> Track:
+    """Look for an object that was lost all over a frame.
+
+    Args:
+        views: other frames and its box there: the one it was first shown on, and one on which it
+            looks more as it may look now.
+
+    Raises:
+        InputError: this tracker cannot do that.
+    """
+    for other, box in views:
+        if not tracker.ids:
+            tracker.add(1, other, box)
+        else:
+            tracker.correct(1, other, box)
+    return tracker.find(1, frame)
 
 
 def cut_out(

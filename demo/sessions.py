@@ -15,10 +15,9 @@ import os
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,13 @@ from demo.imports import (
     tracks_of,
 )
 from demo.jobs import Job, Jobs, State
+from demo.looking import Found, Looker, as_box
 from demo.pictures import mask_url, survey_url
-from demo.pipeline import Models, choose_models, find_candidates, look_closer, window_of
+from demo.pipeline import Models, choose_models
 from demo.project import (
     ADJUSTABLE,
     EXPORTS,
     Box,
-    KeyFrame,
     Settings,
     Tracks,
     link,
@@ -53,36 +52,12 @@ from demo.rates import Rates
 from demo.run import Result
 from media import InputError
 from media.device import resolve_device
-from media.masks import MaskFolder, load_mask, save_mask
-from media.video import Budget, VideoReader, open_video
-from segmenters import Embedding, Segmenter
-from segmenters.cleanup import clean_mask, mask_box
-from segmenters.everything import find_objects
+from media.masks import MaskFolder, save_mask
+from media.video import Budget
 
-MAX_REMEMBERED = 32  # masks of marks that are kept at hand
-SURVEY_SECONDS = 6.0
 RECORD = "session.json"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the segmenter makes of a mark.
-
-    Attributes:
-        masks: what may have been meant, from the smallest; one if there is no choice.
-        chosen: which of them counts.
-        box: the one that is followed: as it was drawn, else around the mask.
-        coarse: whether the chosen one is small and has not been looked at closely yet.
-    """
-
-    masks: tuple[np.ndarray, ...]
-    chosen: int
-    box: Box | None
-    coarse: bool = False
-
-    @property
-    def mask(self) -> np.ndarray:
-        return self.masks[self.chosen]
+NEAR = 25  # frames in sight, of which the surest says what a lost object looks like now
+SURE_ENOUGH = 0.3  # probability from which a place is proposed to the user
 
 
 class Session:
@@ -117,29 +92,23 @@ class Session:
         self.history = history or History()
         self.settings = replace(settings, do="remove")  # `start` says what is done
         self.frame_index = 0
-        self.surveyed = 0.0  # how much of `survey` is done
         self._asked: tuple[Document, Settings] | None = None  # of the job
         self._earlier: tuple[Job, Settings] | None = None  # the last before it that made something
         self._usual = settings.exports
         self._frozen = False
-        self._models, self._budget, self._rates = models, budget, rates
-        self._reader: VideoReader | None = None
-        self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._embedded: tuple[int, Embedding] | None = None
-        self._found: OrderedDict[tuple[int, Mark], Found] = OrderedDict()
-        self._survey: tuple[int, list[np.ndarray]] | None = None  # of a frame
+        self._searches = 0  # that are over
+        self._proposal: tuple[Document, float] | None = None  # where the object was found again
+        self._budget, self._rates = budget, rates
+        self._marks_folder = folder / "marks"
         self._tracks: tuple[int, Tracks] | None = None
         # Of this server's views and of a later one's, the newer has the larger number.
         self._views = itertools.count(time.time_ns() // 1_000_000)
-        self._reading = threading.Lock()
-        self._looking = threading.Lock()  # apart, so that scrubbing need not wait for the model
         self._editing = threading.RLock()
         self.touch()
-        with open_video(source, budget=budget) as reader:
-            self.info = reader.info
-            self.frame_count = len(reader)
-            self._times = (reader.pts - reader.pts[0]) * float(reader.info.time_base)
-        self.frame_at(0)
+        self.looker = Looker(
+            source, self._marks_folder, models, budget, rates, self.settings.segmenter
+        )
+        self.info, self.frame_count = self.looker.info, self.looker.count
 
     def touch(self) -> None:
         """Note that somebody uses this session: it is not to be tidied away yet."""
@@ -163,26 +132,7 @@ class Session:
 
     def rest(self) -> None:
         """Let go of whatever can be had again when it is needed."""
-        with self._looking, self._reading:
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = self._embedded = self._survey = None
-            self._frames.clear()
-            self._found.clear()
-
-    def frame_at(self, index: int) -> np.ndarray:
-        """A frame: RGB uint8 (h, w, 3). Raises InputError if there is none of this number."""
-        if not 0 <= index < self.frame_count:
-            raise InputError(f"The video has frames 0 to {self.frame_count - 1}.")
-        with self._reading:
-            if index not in self._frames:
-                if self._reader is None:
-                    self._reader = open_video(self.source, budget=self._budget)
-                self._frames[index] = self._reader[index]
-                while len(self._frames) > 2:  # the one that is shown, and the one that is embedded
-                    self._frames.popitem(last=False)
-            self._frames.move_to_end(index)
-            return self._frames[index]
+        self.looker.rest()
 
     # ------------------------------------------------------------------------- what the user does
 
@@ -222,30 +172,60 @@ class Session:
         Clicks need not wait for it, and it ends when another frame is shown.
         """
         self.seek(frame)
-        with self._looking:
-            if self._survey is not None and self._survey[0] == frame:
-                return
-            segmenter, embedding = self._segmenter(), self._embed(frame)
-
-        def report(done: int, total: int) -> None:
-            self.surveyed = done / total
-
-        self.surveyed = 0.0
-        found = find_objects(
-            segmenter, embedding, seconds=SURVEY_SECONDS, progress=report,
-            cancelled=lambda: self.frame_index != frame,
-        )  # fmt: skip
-        if self.frame_index == frame:
-            self._survey = frame, [thing.mask for thing in found[:255]]
+        self.looker.survey(frame, lambda: self.frame_index != frame)
 
     def pick(self, frame: int, number: int) -> None:
         """Take one of the objects that `survey` has found for the active one."""
-        if self._survey is None or self._survey[0] != frame:
+        masks = self.looker.picks(frame)
+        if masks is None:
             raise InputError("The objects of this frame are not known any more; look again.")
-        masks = self._survey[1]
         if not 0 <= number < len(masks):
             raise InputError(f"There are {len(masks)} objects to pick from here.")
         self._step(frame, self._active(), Mark(mask=self._keep(masks[number])))
+
+    def find_again(self, frame: int) -> None:
+        """Look for the active object all over a frame, and point at it there; takes some seconds.
+
+        Clicks need not wait for it, and nothing comes of it when another frame is shown meanwhile.
+
+        Raises:
+            InputError: it is not found, or nobody has said what it looks like.
+            CheckpointError: the tracker's weights are missing.
+        """
+        self.seek(frame)
+        thing = self._active()
+        views = self._sightings(thing, self.frame_index)
+        if not views:
+            raise InputError(f"Click {thing.name} on another frame first.")
+        try:
+            track = self.looker.search(frame, views, self.settings.tracker)
+        finally:
+            self._searches += 1
+        if self.frame_index != frame:
+            return
+        if track.score < SURE_ENOUGH:
+            raise InputError(
+                f"{thing.name} was not found anywhere on frame {frame}; click it if you can see it."
+            )
+        self._step(frame, self.document.thing(thing.id), Mark(box=as_box(track.box)))
+        self._proposal = self.document, track.score
+
+    def _sightings(self, thing: Thing, frame: int) -> dict[int, Box]:
+        """An object's boxes where it was first shown, and where it was surest near a frame."""
+        tracks = self.tracks() or Tracks()
+        points = {i: tracks.at(i)[thing.id] for i in tracks.points if thing.id in tracks.at(i)}
+        scores = {i: point.score for i, point in points.items() if not point.lost}
+        scores |= dict.fromkeys(thing.marks, 1.0)
+        scores.pop(frame, None)
+        near = sorted(scores, key=lambda i: abs(i - frame))[:NEAR]
+        wanted = [*list(thing.marks)[:1], max(near, key=scores.__getitem__, default=frame)]
+        boxes: dict[int, Box] = {}
+        for index in (i for i in wanted if i != frame):
+            mark = thing.marks.get(index)
+            box = points[index].box if mark is None else self.find(index, mark).box
+            if box is not None:
+                boxes[index] = box
+        return boxes
 
     def choose(self, frame: int, number: int) -> None:
         """Take another of the masks that may have been meant, the smallest being number 0."""
@@ -253,7 +233,7 @@ class Session:
         count = len(self.find(frame, mark).masks)
         if not 0 <= number < count:
             raise InputError(f"There are {count} masks to choose from here.")
-        mask = self._closer(frame, mark, number)
+        mask = self.looker.closer(frame, mark, number)
         self._step(frame, thing, replace(mark, mask=self._keep(mask), choice=number))
 
     def paint(self, frame: int, strokes: Sequence[Mapping[str, Any]]) -> None:
@@ -295,11 +275,7 @@ class Session:
         choose_models(settings)
         resolve_device(settings.device)
         if settings.segmenter != self.settings.segmenter:
-            self._models.segmenter(settings.segmenter)
-            with self._looking:
-                self._embedded = self._survey = None
-                self._found.clear()
-                self.settings = settings
+            self.looker.use(settings.segmenter)
         self.settings = settings
         self.save()
 
@@ -432,10 +408,6 @@ class Session:
             self.history.push(document)
         self.save()
 
-    @property
-    def _marks_folder(self) -> Path:
-        return self.folder / "marks"
-
     def _keep(self, mask: np.ndarray) -> str:
         self._marks_folder.mkdir(mode=0o700, exist_ok=True)
         name = f"{uuid.uuid4().hex}.png"
@@ -446,77 +418,19 @@ class Session:
 
     def prepare(self) -> None:
         """Let the segmenter look at the frame that is shown, so that the first click is quick."""
-        with self._looking:
-            self._embed(self.frame_index)
+        self.looker.prepare(self.frame_index)
 
     def look_closer(self) -> None:
         """Refine the masks of small objects that were pointed at on the shown frame."""
         index = self.frame_index
-        for mark in self._marks_at(index):
-            found = self.find(index, mark)
-            if found.coarse:
-                masks = list(found.masks)
-                masks[found.chosen] = self._closer(index, mark, found.chosen)
-                box = mark.box or _as_box(mask_box(masks[found.chosen]))
-                with self._looking:
-                    self._found[index, mark] = Found(tuple(masks), found.chosen, box)
-
-    def _closer(self, frame: int, mark: Mark, number: int) -> np.ndarray:
-        """The mask of one candidate, looked at closely if it is small."""
-        segmenter, key = self._segmenter(), self._key(frame, mark)
-        with self._looking:
-            candidates, _ = find_candidates(segmenter, self._embed(frame), key)
-        # This may take as long as a whole frame does; clicks need not wait for it.
-        closer, _ = look_closer(segmenter, self.frame_at(frame), key, candidates[number])
-        return clean_mask(closer.mask)
-
-    def _marks_at(self, index: int) -> list[Mark]:
-        return [thing.marks[index] for thing in self.document.things if index in thing.marks]
-
-    @property
-    def looking(self) -> str:
-        """What the segmenter has still to do on the shown frame: frame, closer, or nothing."""
-        index = self.frame_index
-        if self._embedded is None or self._embedded[0] != index:
-            return "frame"
-        marks = self._marks_at(index)
-        found = (self._found.get((index, mark)) for mark in marks)
-        return "closer" if any(f is not None and f.coarse for f in found) else ""
-
-    def _segmenter(self) -> Segmenter:
-        return self._models.segmenter(self.settings.segmenter)
-
-    def _embed(self, index: int) -> Embedding:
-        if self._embedded is None or self._embedded[0] != index:
-            segmenter, frame = self._segmenter(), self.frame_at(index)
-            began = time.perf_counter()
-            self._embedded = index, segmenter.encode(frame)
-            self._rates.learn_look(time.perf_counter() - began)
-        return self._embedded[1]
+        self.looker.look_closer(index, self._marks_at(index))
 
     def find(self, frame: int, mark: Mark) -> Found:
         """The masks that a mark may mean, and the box that would be followed."""
-        with self._looking:
-            if (frame, mark) not in self._found:
-                self._found[frame, mark] = self._look(frame, mark)
-                while len(self._found) > MAX_REMEMBERED:
-                    self._found.popitem(last=False)
-            self._found.move_to_end((frame, mark))
-            return self._found[frame, mark]
+        return self.looker.find(frame, mark)
 
-    def _look(self, frame: int, mark: Mark) -> Found:
-        if mark.mask:
-            painted = load_mask(self._marks_folder / mark.mask, size=self.info.size)
-            return Found((painted,), 0, _as_box(mask_box(painted)))
-        key = self._key(frame, mark)
-        candidates, best = find_candidates(self._segmenter(), self._embed(frame), key)
-        masks = tuple(clean_mask(candidate.mask) for candidate in candidates)
-        chosen = next(i for i, candidate in enumerate(candidates) if candidate is best)
-        box = mark.box or _as_box(mask_box(masks[chosen]))
-        return Found(masks, chosen, box, coarse=window_of(key, best) is not None)
-
-    def _key(self, frame: int, mark: Mark) -> KeyFrame:
-        return Thing(1, "object", "#ffffff").marked(frame, mark).prompt(self._marks_folder)
+    def _marks_at(self, index: int) -> list[Mark]:
+        return [thing.marks[index] for thing in self.document.things if index in thing.marks]
 
     def mask_at(self, thing: Thing, frame: int) -> np.ndarray | None:
         """An object's mask on a frame: where it was pointed at, else from the last run."""
@@ -591,7 +505,7 @@ class Session:
             settings = self._asked[1]
         elif self._earlier is not None:
             settings = self._earlier[1]
-        return float(self._times[settings.start or 0]), settings.trim
+        return float(self.looker.times[settings.start or 0]), settings.trim
 
     def view(self) -> dict[str, Any]:
         """What the editor on the page shows.
@@ -602,7 +516,7 @@ class Session:
         stamp = next(self._views)
         index, document = self.frame_index, self.document
         height, width = self.info.size
-        tracks = self.tracks()
+        tracks, picks = self.tracks(), self.looker.picks(index)
         return {
             "session": self.id, "index": index, "count": self.frame_count,
             "width": width, "height": height, "fps": float(self.info.fps),
@@ -610,14 +524,22 @@ class Session:
             "things": [self._view_thing(thing, index) for thing in document.things],
             "active": document.active,
             "candidates": self._candidates(index),
-            "survey": survey_url(self._survey[1]) if self._survey and self._survey[0] == index
-            else "",
+            "survey": "" if picks is None else survey_url(picks),
             "undo": self.history.can_undo, "redo": self.history.can_redo,
-            "looking": self.looking,
+            "again": self._is_lost(index), "searches": self._searches,
+            "looking": self.looker.state(index, self._marks_at(index)),
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
             "note": self._note(index),
             "stamp": stamp,  # no two alike, so that the page always notices
         }  # fmt: skip
+
+    def _is_lost(self, index: int) -> bool:
+        """Whether the active object is lost on a frame, so that it may be looked for there."""
+        if not self.document.things or self.document.imported:
+            return False
+        thing = self._active()
+        point = self._track(thing.id, index)
+        return point is not None and point.lost and bool(thing.marks) and index not in thing.marks
 
     def _view_thing(self, thing: Thing, index: int) -> dict[str, Any]:
         mark, point = thing.marks.get(index), self._track(thing.id, index)
@@ -656,8 +578,11 @@ class Session:
             if point is None:
                 return f"{thing.name}: pointed at in frame {_listed(thing.marks)}. Press Run."
             if point.lost:
-                return f"{thing.name} is lost here. Click it to find it again from this frame on."
+                return f"{thing.name} is lost here. If you can see it, look for it or click it."
             return f"{thing.name}: a click here corrects it from this frame on."
+        if self._proposal is not None and self._proposal[0] is self.document:
+            sure = f"{100 * self._proposal[1]:.0f} % sure"
+            return f"{thing.name} was found here, {sure}. Press Run if it is right, else Undo."
         if self.find(index, thing.marks[index]).box is None:
             return "Nothing was found here. Click somewhere else on the object, or drag a box."
         if self._track(thing.id, index) is not None and not self.changed:
@@ -844,13 +769,6 @@ class Session:
 
 def _settings(record: Mapping[str, Any]) -> Settings:
     return Settings(**{**record, "exports": tuple(record["exports"])})
-
-
-def _as_box(box: np.ndarray | None) -> Box | None:
-    if box is None:
-        return None
-    x0, y0, x1, y1 = (float(v) for v in box)
-    return x0, y0, x1, y1
 
 
 def _listed(frames: Mapping[int, Mark]) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from checkpoints import WeightsRecord
+from media import InputError
 from trackers.base import Mode, Track, check_box, check_frame
 from trackers.boxes import clip_xywh, xywh_to_xyxy, xyxy_to_xywh
 from trackers.crops import SquareCrop
@@ -91,6 +92,17 @@ class CropTracker(ABC):
         """See `Tracker.correct`."""
         self._place(box, self._check(frame))
         self._renew(frame)
+
+    def find(self, frame: np.ndarray) -> Track:
+        """Look for the object all over a frame, wherever it was before; nothing is learnt.
+
+        Returns:
+            The likeliest place and how likely it is; `lost` if that is not likely enough.
+
+        Raises:
+            InputError: this tracker cannot tell whether its object is there.
+        """
+        raise InputError("This tracker cannot look for a lost object; click on it instead.")
 
     @abstractmethod
     def _begin(self, frame: np.ndarray) -> None:

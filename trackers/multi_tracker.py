@@ -47,6 +47,10 @@ class MultiTracker:
         """Take the user's word for where an object is; see `Tracker.correct`."""
         self._objects[id].correct(frame, box)
 
+    def find(self, id: int, frame: np.ndarray) -> Track:
+        """Look for an object all over a frame; see `CropTracker.find`."""
+        return self._objects[id].find(frame)
+
     def remove(self, id: int) -> None:
         """Follow this object no more. Raises KeyError if it is not followed."""
         del self._objects[id]

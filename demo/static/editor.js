@@ -40,6 +40,7 @@ let aim = null; // where the cross is that the keyboard points with
 let typing = false; // a frame's number, which no answer is to overwrite
 let end = null; // the end of the range that is being dragged
 let survey = null; // { url, pixels }: which object lies on which pixel, for picking
+let searching = null; // how many searches were over when the one under way began
 let pointed = 0; // the one under the pointer, from 1
 
 /** Tell the server; should its answer take a while, say that it is being worked on. */
@@ -99,6 +100,8 @@ function showFrame(index) {
 /** Show another frame at once, and tell the server when the user has come to rest there. */
 let telling = null;
 function seek(index, delay = 90) {
+  searching = null; // what it finds is not shown elsewhere
+  find("#again").hidden = true;
   local = clamp(Math.round(index) || 0, 0, value.count - 1);
   find(".layers").replaceChildren();
   find(".marks").replaceChildren();
@@ -127,7 +130,7 @@ function pan(x, y) {
 
 /** Another video: nothing of how the last one was looked at is left. */
 function beginAnew() {
-  local = survey = aim = press = stroke = end = null;
+  local = survey = aim = press = stroke = end = searching = null;
   curves = { version: 0, things: [] };
   if (playing) play();
   setZoom(1);
@@ -166,10 +169,14 @@ function render() {
   }
   find(".note").textContent = value.note;
   find(".project").href = `media/${value.session}/project.zip`;
-  const searching = tool === "pick" && !value.survey;
-  badge(searching ? "Finding everything" : LOOKING[value.looking]);
+  if (value.searches !== searching) searching = null;
+  const again = find("#again");
+  again.hidden = !value.again || local !== null;
+  again.disabled = searching !== null;
+  const surveying = tool === "pick" && !value.survey;
+  badge(surveying ? "Finding everything" : searching !== null ? "Looking everywhere" : LOOKING[value.looking]);
   clearInterval(asking);
-  if (searching) asking = setInterval(tellSurvey, 400);
+  if (surveying) asking = setInterval(tellSurvey, 400);
   // As long as it says so here, somebody has been asked to look.
   if (value.looking === "frame") trigger("prepare", {});
   // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
@@ -662,6 +669,14 @@ function jump(where) {
   if (Number.isFinite(next)) seek(next, 0);
 }
 
+/** Takes seconds, in which clicks are answered: an event of its own. */
+function findAgain() {
+  if (!value.again || local !== null || searching !== null) return;
+  searching = value.searches;
+  trigger("again", {});
+  render();
+}
+
 const COMMANDS = {
   undo: () => act("undo"),
   redo: () => act("redo"),
@@ -670,6 +685,7 @@ const COMMANDS = {
   start: () => act("limit", { start: shown(), stop: value.stop > shown() ? value.stop : null }),
   stop: () => act("limit", { start: value.start <= shown() ? value.start : 0, stop: shown() + 1 }),
   whole: () => act("limit", { start: 0, stop: null }),
+  again: findAgain,
 };
 
 element.addEventListener("click", (event) => {
@@ -736,7 +752,7 @@ document.addEventListener("keydown", (event) => {
     ArrowLeft: () => seek(shown() - far), ArrowRight: () => seek(shown() + far),
     Home: () => seek(0), End: () => seek(value.count - 1), " ": play,
     a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), f: () => choose("pick"), p: () => choose("brush"), e: () => choose("eraser"),
-    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"),
+    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"), r: findAgain,
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };
   const numbered = { 1: 0, 2: 1, 3: 2 };

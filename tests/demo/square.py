@@ -81,8 +81,15 @@ class ColourTrackers:
         self.objects[id] = ColourTracker()
         self.objects[id].initialize(frame, box)
 
+    @property
+    def ids(self) -> list[int]:
+        return list(self.objects)
+
     def correct(self, id: int, frame: np.ndarray, box: np.ndarray) -> None:
         self.objects[id].correct(frame, box)
+
+    def find(self, id: int, frame: np.ndarray) -> Track:
+        return self.objects[id].track(frame)
 
     def remove(self, id: int) -> None:
         del self.objects[id]

@@ -89,6 +89,9 @@ def test_the_whole_job(client: Client, clip: Path) -> None:
         "tracked.mp4", "segmented.mp4", "removed.mp4", "cutout.webm", "tracks.json", "tracks.csv",
         "masks_and_tracks.zip",
     }  # fmt: skip
+    shown = client.predict(project, 15, api_name="/find")
+    assert (shown["frame"], shown["objects"][0]["keys"]) == (15, [3, 15])
+    assert np.allclose(shown["objects"][0]["box"], square_box(15), atol=2) and shown["estimate"]
     with open_video(files["removed.mp4"]) as video:
         assert len(video) == COUNT and not red(video[9]).any() and video.info.has_audio
 
@@ -110,6 +113,7 @@ def test_mistakes_are_sentences(client: Client, clip: Path, tmp_path: Path) -> N
     assert "outside the frame" in refused(
         project, "point", {"frame": 0, "x": 9999, "y": 0, "label": 1}, api_name="/act"
     )
+    assert "another frame first" in refused(project, 3, api_name="/find")
     assert "unknown" in refused(project, "dance", {}, api_name="/act")
     assert "unknown" in refused(project, "point", {"where": 3}, api_name="/act")
     assert client.predict(project, api_name="/status") == {"state": "none"}
@@ -118,7 +122,7 @@ def test_mistakes_are_sentences(client: Client, clip: Path, tmp_path: Path) -> N
 def test_only_the_documented_endpoints_are_public(client: Client) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]  # type: ignore[index]
     document = Path(__file__).resolve().parents[2] / "docs" / "api.md"
-    assert set(named) == {"/open", "/act", "/run", "/status", "/cancel", "/fetch"}
+    assert set(named) == {"/open", "/act", "/find", "/run", "/status", "/cancel", "/fetch"}
     assert all(f"`{name}`" in document.read_text(encoding="utf-8") for name in named)
 
 

@@ -27,9 +27,10 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from demo import app, window
+from demo import app, sessions, window
 from demo.app import build_page, launch
 from demo.guards import files_only
+from demo.project import TrackPoint, Tracks
 from demo.sample import add_tone
 from demo.sessions import Session
 from demo.workspace import Options, Workspace
@@ -818,6 +819,42 @@ def test_everything_is_found_and_a_click_picks(project: Callable[..., Any]) -> N
     expect(page.locator("#picture .things .state")).to_have_text("key frame")
     x0, y0, x1, y1 = session.view()["things"][0]["box"]
     assert abs((x0 + x1) / 2 - ball_at(4)[0]) < 5 and abs((y0 + y1) / 2 - ball_at(4)[1]) < 5
+
+
+def test_a_lost_object_is_found_again_by_a_button_and_by_a_key(
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, session = project()
+    settled(page)
+    again, note = page.locator("#again"), page.locator("#picture .note")
+    expect(again).to_be_hidden()
+    click(page, *ball_at(0))
+    expect(page.locator("#picture img.mask")).to_be_visible()
+    show_frame(page, 6)
+    expect(again).to_be_hidden()
+    # As a run leaves it that lost the ball after frame 2.
+    tracks = Tracks()
+    x, y = ball_at(0)
+    for index in range(SHORT):
+        box = (x + 3 * index - 36.0, y - 36.0, x + 3 * index + 36.0, y + 36.0)
+        tracks.put(index, 1, TrackPoint(box, 0.9) if index < 3 else TrackPoint(None, 0.1))
+    monkeypatch.setattr(Session, "tracks", lambda _: tracks)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(note).to_contain_text("lost here")
+    expect(again).to_be_visible()
+    again.click()
+    expect(page.locator("#picture .things .state")).to_have_text("key frame")
+    expect(note).to_have_text(re.compile(r"^object 1 was found here, \d+ % sure"))
+    expect(again).to_be_hidden()
+    x0, y0, x1, y1 = session.view()["things"][0]["box"]
+    assert abs((x0 + x1) / 2 - ball_at(6)[0]) < 8 and abs((y0 + y1) / 2 - ball_at(6)[1]) < 8
+    expect(page.locator("#picture img.mask")).to_be_visible()
+    page.locator("#undo").click()
+    expect(again).to_be_visible()
+    monkeypatch.setattr(sessions, "SURE_ENOUGH", 1.1)
+    page.locator("#picture .stage").press("r")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("not found anywhere on frame 6")
+    expect(again).to_be_enabled()
 
 
 def test_what_is_being_typed_outlives_an_answer(

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from checkpoints import CheckpointError
-from demo import pipeline, sessions
+from demo import looking, pipeline, sessions
 from demo import run as runs
 from demo import workspace as spaces
 from demo.jobs import Job, Jobs, Progress, State
@@ -36,7 +36,16 @@ from media.masks import MaskFolder, load_mask
 from segmenters import Candidate, Embedding, Prompt
 from segmenters.cleanup import mask_box
 from segmenters.everything import FoundObject
-from tests.demo.square import COUNT, HEIGHT, WIDTH, ColourSegmenter, run_here, square_box
+from tests.demo.square import (
+    COUNT,
+    HEIGHT,
+    WIDTH,
+    ColourSegmenter,
+    ColourTracker,
+    run_here,
+    square_box,
+)
+from trackers import Track
 
 pytestmark = pytest.mark.usefixtures("colour_models")
 
@@ -318,6 +327,51 @@ def test_a_mask_is_painted_and_erased(session: Session) -> None:
     assert np.array_equal(session.mask_at(session.document.things[0], 2), before)
 
 
+def test_what_a_run_has_lost_is_found_again_on_a_frame(
+    session: Session, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = ColourTracker.track
+
+    def losing(self: ColourTracker, frame: np.ndarray) -> Track:
+        seen = track(self, frame)
+        return replace(seen, lost=True, score=0.1) if seen.box[0] >= square_box(9)[0] else seen
+
+    with pytest.raises(InputError, match="Click object 1 on another frame first"):
+        session.find_again(3)
+    monkeypatch.setattr(ColourTracker, "track", losing)
+    session.point(2, *middle(2), 1)
+    assert not session.view()["again"]
+    assert finished(session.start(workspace.jobs)).state == "done"
+    session.seek(12)
+    assert session.view()["again"] and "look for it or click it" in session.view()["note"]
+    before = session.document
+    with pytest.raises(InputError, match="not found anywhere on frame 12"):
+        session.find_again(12)
+    assert session.document is before and session.view()["searches"] == 1
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(sessions, "NEAR", 3)
+
+    def finding(self: ColourTracker, frame: np.ndarray) -> Track:
+        if leave:
+            session.seek(4)
+        return track(self, frame)
+
+    monkeypatch.setattr(ColourTracker, "track", finding)
+    monkeypatch.setattr(ColourTracker, "correct", lambda self, frame, box: shown.append(box))
+    leave = True
+    session.find_again(12)
+    assert session.document is before, "who has left the frame is not called back"
+    leave = False
+    session.find_again(12)
+    assert np.allclose(shown[-1], square_box(8), atol=2), "as it was when it was last seen"
+    view = session.view()
+    assert "found here, 90 % sure" in view["note"] and not view["again"]
+    assert np.allclose(active(session)["box"], square_box(12), atol=2) and active(session)["mask"]
+    assert active(session)["keys"] == [2, 12]
+    session.undo()
+    assert session.document == before and session.view()["again"]
+
+
 def test_one_of_several_masks_is_chosen(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def three(self: object, embedding: Embedding, prompts: Sequence[Prompt]) -> Any:
         logits = np.zeros((256, 256), np.float32)
@@ -349,13 +403,13 @@ def test_everything_is_found_and_one_thing_picked(
     def find(segmenter: object, embedding: object, **options: Any) -> list[FoundObject]:
         asked.append(options["seconds"])
         options["progress"](3, 4)
-        assert session.surveyed == 0.75
+        assert session.looker.surveyed == 0.75
         session.seek(leave_for)
         assert options["cancelled"]() == bool(leave_for)
         box = np.zeros(4, np.float32)
         return [FoundObject(mask, box, 0.9, 0.9) for mask in (large, small)]
 
-    monkeypatch.setattr(sessions, "find_objects", find)
+    monkeypatch.setattr(looking, "find_objects", find)
     with pytest.raises(InputError, match="look again"):
         session.pick(0, 0)
     leave_for = 2

@@ -149,3 +149,22 @@ def test_wrong_use_is_told_in_a_sentence() -> None:
     with pytest.raises(InputError, match="OpenCvTracker follows one object at a time"):
         MultiTracker(build_baseline("opencv:KCF"))
     refuses_wrong_use(tiny("mixformerv2_small").another())
+
+
+@pytest.mark.parametrize("name", list_trackers())
+def test_an_object_is_looked_for_all_over_a_frame(name: str) -> None:
+    """Where the tracker can tell whether it is there; as if it were alone, and nothing changes."""
+    frames = moving_frames(3)
+    together = MultiTracker(tiny(name))
+    for i, box in BOXES.items():
+        together.add(i, frames[0], box)
+    before = together._objects[3]._box_xywh
+    if "v2" not in name:
+        with pytest.raises(InputError, match="click on it instead"):
+            together.find(3, frames[1])
+        return
+    found = together.find(3, frames[1])
+    alone = tiny(name)
+    alone.initialize(frames[0], BOXES[3])
+    assert_same({3: found}, {3: alone.find(frames[1])}, pixels=0.1)  # type: ignore[attr-defined]
+    assert 0 <= found.score <= 1 and together._objects[3]._box_xywh == before

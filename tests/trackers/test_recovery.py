@@ -220,3 +220,34 @@ def test_palette_knows_the_colours_it_was_given_and_learns_new_ones() -> None:
 @pytest.mark.parametrize("box", [(-50, -50, 40, 40), (310, 230, 40, 40), (100, 100, 0.2, 0.2)])
 def test_palette_takes_boxes_at_the_border(box: Box) -> None:
     assert 0 <= Palette(showing(BOX), BOX).compare(scene(), box) <= 1
+
+
+@pytest.mark.parametrize("box", [(10, 10, 30, 40), (270, 180, 36, 48), (60, 80, 30, 40)])
+def test_one_look_at_a_whole_frame_finds_it_wherever_it_is(network: Network, box: Box) -> None:
+    lose(network)
+    trusted = network.recovery.trusted_xywh
+    frame = showing(box)
+    found = network.recovery.find(frame, lambda windows: network.see(frame, windows), lambda _: 0.9)
+    assert found.box_xywh == box and not found.lost and found.probability > 0.9
+    assert network.recovery.trusted_xywh == trusted and network.recovery.presence.lost
+
+
+@pytest.mark.parametrize("color", [None, BLUE])
+def test_one_look_at_a_whole_frame_proposes_nothing_else(
+    network: Network, color: tuple[int, int, int] | None
+) -> None:
+    frame = showing(None) if color is None else showing((200, 100, 30, 40), color)
+    found = network.recovery.find(frame, lambda windows: network.see(frame, windows), lambda _: 0.0)
+    assert found.lost and found.probability < 0.3
+
+
+def test_of_doubles_the_one_that_leads_back_is_taken(network: Network) -> None:
+    double, own = (20.0, 20.0, 30.0, 40.0), (260.0, 180.0, 30.0, 40.0)
+
+    def see(windows: Sequence[SquareCrop]) -> list[Sight]:
+        places = [min((double, own), key=lambda b: abs(b[0] - w.center[0])) for w in windows]
+        return [sight(w, place, sure=True) for w, place in zip(windows, places, strict=True)]
+
+    frame = showing(double) | showing(own)
+    found = network.recovery.find(frame, see, lambda box: 0.9 if box == own else 0.1)
+    assert found.box_xywh == own

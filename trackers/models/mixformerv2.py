@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -327,12 +327,7 @@ class MixFormerV2Tracker(CropTracker):
         if self.recovery is None:
             verdict = Verdict(sight.box_xywh, sight.score, lost=False)
         else:
-            verdict = self.recovery.judge(
-                frame,
-                sight,
-                lambda windows: self._clipped(frame, self._search(frame, windows)),
-                lambda box_xywh: self._way_back(frame, box_xywh),
-            )
+            verdict = self.recovery.judge(frame, sight, *self._senses(frame))
         self._box_xywh = seen_xywh = verdict.box_xywh
         if self.recovery is not None and verdict.lost:
             # That teaches nothing, and what was learnt is needed to find the object again.
@@ -341,6 +336,24 @@ class MixFormerV2Tracker(CropTracker):
             self._encode()
         box = xywh_to_xyxy(np.array(seen_xywh, np.float32))
         return Track(box, verdict.probability, verdict.lost)
+
+    def find(self, frame: np.ndarray) -> Track:
+        """See `CropTracker.find`; only robust mode can, with a score head."""
+        self._check(frame)
+        if self.recovery is None:
+            return super().find(frame)
+        verdict = self.recovery.find(frame, *self._senses(frame))
+        box = xywh_to_xyxy(np.array(verdict.box_xywh, np.float32))
+        return Track(box, verdict.probability, verdict.lost)
+
+    def _senses(
+        self, frame: np.ndarray
+    ) -> tuple[Callable[[Sequence[SquareCrop]], list[Sight]], Callable[[Box], float]]:
+        """What `Recovery` asks of a frame: what windows show, and whether a box leads back."""
+        return (
+            lambda windows: self._clipped(frame, self._search(frame, windows)),
+            lambda box_xywh: self._way_back(frame, box_xywh),
+        )
 
     def _clipped(self, frame: np.ndarray, sights: Sequence[Sight]) -> list[Sight]:
         size = self._check(frame)
