@@ -107,6 +107,45 @@ def test_layer_parity(name: str, check: Check) -> None:
         np.testing.assert_array_equal(kept[stable], wanted["kept_per_pixel"][stable])
 
 
+def test_layers_are_what_their_definition_says() -> None:
+    """Token by token, in float64, on a map and a grid that are not square."""
+    (h, w), (rows, columns), reach, temperature, neighbours = (10, 15), (4, 6), 1, 0.05, 5
+    features = formula_input(5, (1, 8, h, w)).permute(0, 2, 3, 1).contiguous()
+    tokens = features[0].double().numpy()
+
+    centroids = np.zeros((rows, columns, 8))
+    for i, j in np.ndindex(rows, columns):
+        top, bottom = i * h // rows, -(-(i + 1) * h // rows)
+        left, right = j * w // columns, -(-(j + 1) * w // columns)
+        centroids[i, j] = tokens[top:bottom, left:right].mean((0, 1))
+    for _ in range(3):
+        sums, shares = np.zeros((rows, columns, 8)), np.zeros((rows, columns, 1))
+        for y, x in np.ndindex(h, w):
+            a, b = y * rows // h, x * columns // w
+            near = np.s_[max(a - reach, 0) : a + reach + 1, max(b - reach, 0) : b + reach + 1]
+            weights = np.exp(-temperature * ((centroids[near] - tokens[y, x]) ** 2).sum(-1))
+            weights = weights[..., None] / weights.sum()
+            sums[near] += weights * tokens[y, x]
+            shares[near] += weights
+        centroids = sums / shares
+    found = cluster_tokens(
+        features, (rows, columns), iterations=3, temperature=temperature, window=2 * reach + 1
+    )
+    np.testing.assert_allclose(found[0], centroids, atol=1e-5)
+
+    low_res = np.tanh(centroids).reshape(rows * columns, -1)
+    wanted = np.zeros((h, w, 8))
+    for y, x in np.ndindex(h, w):
+        distances = ((centroids - tokens[y, x]) ** 2).sum(-1).ravel()
+        nearest = np.argsort(distances)[:neighbours]
+        weights = np.exp(-temperature * distances[nearest])
+        wanted[y, x] = weights @ low_res[nearest] / np.sqrt((weights**2).sum())
+    rebuilt = reconstruct_tokens(
+        found.tanh(), features, found, temperature=temperature, neighbours=neighbours
+    )
+    np.testing.assert_allclose(rebuilt[0], wanted, atol=1e-5)
+
+
 def test_the_cluster_over_a_token_is_the_official_one() -> None:
     maps = read("label_axis_maps")
     for name, wanted in maps.items():
