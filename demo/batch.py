@@ -26,6 +26,7 @@ from demo.pipeline import Models
 from demo.project import ObjectPrompt, Settings, object_color
 from demo.run import check_models, run
 from media import InputError
+from media.info import Budget
 
 VIDEO_SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
@@ -170,7 +171,9 @@ def run_batch(args: argparse.Namespace) -> int:
     Raises:
         InputError, checkpoints.CheckpointError: what would fail all of them, before the first.
     """
-    jobs = plan(args)[: args.limit]
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit takes a number from 1, not {args.limit}.")
+    jobs, budget = plan(args)[: args.limit], budget_from(args)
     models = Models(settings_from(args, args.do))
     for job in jobs:
         check_models(models, job.settings, job.objects)
@@ -178,7 +181,7 @@ def run_batch(args: argparse.Namespace) -> int:
     for number, job in enumerate(jobs, start=1):
         if not args.json:
             print(f"[{number}/{len(jobs)}] {job.video}")
-        line = _run_job(job, args, models)
+        line = _run_job(job, args, budget, models)
         failures += line["status"] == "failed"
         if args.json:
             print(json.dumps(line), flush=True)
@@ -187,7 +190,7 @@ def run_batch(args: argparse.Namespace) -> int:
     return EXIT_FAILED if failures else EXIT_OK
 
 
-def _run_job(job: Job, args: argparse.Namespace, models: Models) -> dict[str, Any]:
+def _run_job(job: Job, args: argparse.Namespace, budget: Budget, models: Models) -> dict[str, Any]:
     progress = None if args.json else Progress()
     line: dict[str, Any] = {
         "video": str(job.video), "out": str(job.folder), "status": "done", "error": None,
@@ -204,7 +207,7 @@ def _run_job(job: Job, args: argparse.Namespace, models: Models) -> dict[str, An
     began = time.perf_counter()
     try:
         result = run(
-            job.video, job.folder, job.objects, job.settings, budget=budget_from(args),
+            job.video, job.folder, job.objects, job.settings, budget=budget,
             overwrite=args.overwrite, report=report, models=models,
         )  # fmt: skip
         line["status"] = "done" if worked else "skipped"

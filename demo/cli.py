@@ -10,20 +10,17 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
 from demo.failures import EXIT_OK, explain
 from demo.project import EXPORTS, Box, ObjectPrompt, Point, Settings, load_prompts, object_color
 from media import InputError
-
-if TYPE_CHECKING:
-    from media.video import Budget
-
+from media.command_line import Parser
+from media.info import Budget
 
 # ------------------------------------------------------------------------------ values of arguments
 
@@ -105,14 +102,9 @@ def settings_from(args: argparse.Namespace, do: str) -> Settings:
 # ------------------------------------------------------------------------------------------- parser
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
-
-
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     defaults = Settings()
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
+    _add_out(parser)
     prompt = parser.add_argument_group("what to follow")
     prompt.add_argument(
         "--point", action="append", default=[], metavar="X,Y[,0|1]",
@@ -143,9 +135,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     for stage in ("tracker", "segmenter", "inpainter"):
         how.add_argument(
             f"--{stage}", default="auto", metavar="NAME",
-            help="default auto: the best whose weights are on this machine",
+            help="default auto: the best whose weights are on this machine; see"
+            " `python -m checkpoints list`",
         )  # fmt: skip
-    how.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1 or mps")
+    how.add_argument(
+        "--device", default=defaults.device, help="auto (default), cpu, cuda, cuda:1 or mps"
+    )
     how.add_argument(
         "--steady", type=float, default=defaults.steady, metavar="0-0.9",
         help="how much the mask of the frame before counts: more, less flicker "
@@ -174,18 +169,33 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     how.add_argument("--overwrite", action="store_true", help="replace results of another video")
     _add_limits(parser)
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
     parser.add_argument("--traceback", action="store_true", help="show where a failure happened")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits, checked before anything is decoded")
-    limits.add_argument("--max-megapixels", type=float, metavar="MP", help="largest frame")
-    limits.add_argument("--max-minutes", type=float, metavar="MIN", help="longest video")
+    usual = Budget()
+    limits.add_argument(
+        "--max-megapixels", type=float, metavar="MP", default=usual.max_frame_pixels / 1e6,
+        help=f"largest frame (default {usual.max_frame_pixels / 1e6:.1f})",
+    )  # fmt: skip
+    limits.add_argument(
+        "--max-minutes", type=float, metavar="MIN", default=usual.max_seconds / 60,
+        help=f"longest video (default {usual.max_seconds / 60:g})",
+    )  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; also read by the documentation's tests."""
-    parser = _Parser(prog="python -m demo", description=__doc__)
+    parser = Parser(
+        prog="python -m demo",
+        description="Without a command, this opens the page in which one clicks on a thing in a "
+        "video. The commands do the same from here: follow it, cut it out, or paint it away.",
+    )
     parser.add_argument("--port", type=int, default=7860, help="the page's port (default 7860)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="the page's address (default 127.0.0.1, this machine)"
@@ -199,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="open the page in a window of its own (needs pywebview), or else in the browser",
     )  # fmt: skip
     _add_limits(parser)
-    commands = parser.add_subparsers(dest="command", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, text in (
         ("track", "follow the object: tracked.mp4, tracks.csv, tracks.json"),
         ("segment", "also cut it out: masks/, segmented.mp4"),
@@ -208,22 +218,26 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("input", type=Path, help="a video, a GIF, or a folder of pictures")
         _add_run_options(command)
-    batch = commands.add_parser("batch", help="many videos, one folder of results each")
+    text = "many videos, one folder of results each"
+    batch = commands.add_parser("batch", help=text, description=text)
     batch.add_argument(
         "source", help="a folder, a video, a pattern such as 'clips/*.mp4', or a .txt list of paths"
     )
-    batch.add_argument("--do", choices=("track", "segment", "remove"), default="track")
+    batch.add_argument(
+        "--do", choices=("track", "segment", "remove"), default="track",
+        help="what to do with each video, as the commands of these names (default track)",
+    )  # fmt: skip
     batch.add_argument(
         "--jobs", type=Path, metavar="CSV",
         help="one row per video: columns video, and any of box, point, mask, frame, name, start,"
         " end, tracks, masks (several points are separated by spaces)",
     )  # fmt: skip
     batch.add_argument("--json", action="store_true", help="print one JSON line per video")
-    batch.add_argument("--limit", type=int, metavar="N", help="stop after N videos")
+    batch.add_argument("--limit", type=int, metavar="N", help="do the first N videos only")
     _add_run_options(batch)
-    sample = commands.add_parser("sample", help="the main job on a sample clip, as in the README")
-    sample.add_argument("--out", type=Path, required=True, metavar="DIR")
-    sample.add_argument("--traceback", action="store_true")
+    text = "follow a cyclist in a sample clip, cut him out and paint him away"
+    sample = commands.add_parser("sample", help=text, description=text)
+    _add_out(sample)
     return parser
 
 
@@ -275,15 +289,16 @@ def run_one(
 
 
 def budget_from(args: argparse.Namespace) -> Budget:
-    """The limits on the input."""
-    from media.video import Budget  # late, like everything heavy here
+    """The limits on the input.
 
-    budget = Budget()
-    if args.max_megapixels is not None:
-        budget = replace(budget, max_frame_pixels=int(args.max_megapixels * 1_000_000))
-    if args.max_minutes is not None:
-        budget = replace(budget, max_seconds=args.max_minutes * 60)
-    return budget
+    Raises:
+        InputError: nothing could keep to one of them.
+    """
+    megapixels, minutes = args.max_megapixels, args.max_minutes
+    for option, value in (("--max-megapixels", megapixels), ("--max-minutes", minutes)):
+        if not 0 < value <= 1e6:
+            raise InputError(f"{option} takes a number above 0, up to a million, not {value:g}.")
+    return Budget(max_frame_pixels=round(megapixels * 1e6), max_seconds=minutes * 60)
 
 
 def dispatch(args: argparse.Namespace) -> int:

@@ -22,8 +22,24 @@ from media import InputError
 Command = Callable[..., int]
 
 
-class _Parser(argparse.ArgumentParser):
+_PLAINLY = {  # what argparse says, and what a person understands
+    r"argument (\S+): invalid int value: ": r"\1 takes a whole number, not ",
+    r"argument (\S+): invalid float value: ": r"\1 takes a number, not ",
+    r"argument (-\S+): expected one argument": r"\1 takes a value (\1=VALUE if it begins with -)",
+    r"argument (\S+): invalid choice: ": r"\1: there is no ",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like any other: one sentence, and where to look.
+
+    Raises:
+        InputError: from `parse_args`, where argparse would print its usage and end the program.
+    """
+
     def error(self, message: str) -> NoReturn:
+        for technical, plain in _PLAINLY.items():
+            message = re.sub(f"^{technical}", plain, message)
         raise InputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
@@ -31,9 +47,9 @@ def build_parser(
     prog: str, description: str, commands: Sequence[Command]
 ) -> argparse.ArgumentParser:
     """A parser with one sub-command per function; the chosen one is `run` in what it parses."""
-    parser = _Parser(prog=prog, description=description)
+    parser = Parser(prog=prog, description=description)
     chosen = parser.add_subparsers(
-        required=True, dest="command", metavar="COMMAND", parser_class=_Parser
+        required=True, dest="command", metavar="COMMAND", parser_class=Parser
     )
     for command in commands:
         about, texts = _read_docstring(inspect.getdoc(command) or "")

@@ -176,3 +176,31 @@ def test_corrections_in_a_prompts_file(tmp_path: Path) -> None:
         path.write_text(f'{{"objects": [{text}]}}')
         with pytest.raises(InputError, match=says):
             load_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is not JSON: "),
+        ("[]", "is not of the form"),
+        ('{"objects": {"a": 1}}', "is not of the form"),
+        ('{"objects": ["dog"]}', 'Object 1 .*: "dog" is not of the form'),
+        ('{"objects": [{"box": "x"}]}', '"box": "x" is not a list of 4 numbers'),
+        ('{"objects": [{"box": [1, 2, 3]}]}', "is not a list of 4 numbers"),
+        ('{"objects": [{"box": [1, 2, 3, "x"]}]}', '"box": "x" is not a number'),
+        ('{"objects": [{"box": [1, 2, NaN, 4]}]}', '"box": NaN is not a number'),
+        ('{"objects": [{"points": [[1]]}]}', "is not a list of 2 or 3 numbers"),
+        ('{"objects": [{"points": [[1, 2, 3]]}]}', "label is 1"),
+        ('{"objects": [{"frame": 1.5, "box": [1, 2, 3, 4]}]}', '"frame": 1.5 is not a whole'),
+        ('{"objects": [{"frame": true, "box": [1, 2, 3, 4]}]}', '"frame": true is not a number'),
+        ('{"objects": [{"mask": 5}]}', '"mask" is not the name'),
+        ('{"objects": [{"box": [1, 2, 3, 4], "corrections": 5}]}', "5 is not a list"),
+        ('{"objects": [{"box": [1, 2, 3, 4], "color": "pink"}]}', "'pink' is not a colour"),
+    ],
+)
+def test_what_is_wrong_with_a_prompts_file_is_said_in_words(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "prompts.json").write_text(text)
+    with pytest.raises(InputError, match=says):
+        load_prompts(tmp_path / "prompts.json")

@@ -63,8 +63,13 @@ def test_values_arrive_with_their_types() -> None:
     ("words", "sentence"),
     [
         (("x",), "The following arguments are required: --out"),
-        (("x", "--out", "y", "--color", "green"), "invalid choice: 'green'"),
-        (("x", "many", "--out", "y"), "invalid int value: 'many'.*see prog paint --help"),
+        (("x", "--out", "y", "--color", "green"), "--color: there is no 'green' .choose"),
+        (
+            ("x", "many", "--out", "y"),
+            "SIZE takes a whole number, not 'many'; see prog paint --help",
+        ),
+        (("x", "--out", "y", "--share", "all"), "--share takes a number, not 'all'"),
+        (("x", "--out", "y", "--name", "-a,b"), "--name takes a value .--name=VALUE if"),
         (("x", "--out", "y", "--fast"), "Unrecognized arguments: --fast"),
     ],
 )
