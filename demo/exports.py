@@ -178,6 +178,12 @@ GREEN = (0, 177, 64)  # of the screens in studios
 _KEPT_EDGE = 2  # pixels beyond the soft edge whose colour stays, for whoever scales the picture
 
 
+def soften(mask: np.ndarray, feather: float) -> np.ndarray:
+    """A mask, bool (h, w), as the opacity of a cut-out: uint8 (h, w), with a soft edge."""
+    opaque = mask.astype(np.uint8) * 255
+    return cv2.GaussianBlur(opaque, (0, 0), feather) if feather else opaque
+
+
 def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (frame index, uint8 (h, w, 4) RGBA): the objects, with see-through surroundings."""
     reach = _KEPT_EDGE + round(3 * material.feather)
@@ -185,10 +191,9 @@ def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
     frames = material.reader.frames(material.span.start, material.span.stop)
     together = MaskUnion(material.masks.values())
     for index, frame in zip(material.span, frames, strict=False):
-        opaque = together[index].astype(np.uint8) * 255
-        near = cv2.dilate(opaque, kernel) > 0
-        alpha = cv2.GaussianBlur(opaque, (0, 0), material.feather) if material.feather else opaque
-        yield index, np.dstack([frame * near[..., None], alpha])
+        mask = together[index]
+        near = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+        yield index, np.dstack([frame * near[..., None], soften(mask, material.feather)])
 
 
 def _write_matte(path: Path, material: Material) -> None:

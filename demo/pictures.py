@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from demo.exports import soften
 from media.draw import parse_color
 
 MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
+TINT = 105  # of 255: how opaque a mask is inside
 MAX_SURVEY = 640  # pixels of the longer side of the map of objects
 
 
@@ -33,8 +35,12 @@ def to_jpeg(frame: np.ndarray, side: int = MAX_SHOWN) -> bytes:
     return data.tobytes()
 
 
-def mask_url(mask: np.ndarray, color: str) -> str:
-    """A mask, bool (h, w), as a see-through layer: tinted inside, with a solid edge."""
+def mask_url(mask: np.ndarray, color: str, feather: float = 0.0) -> str:
+    """A mask, bool (h, w), as a see-through layer: tinted inside, with a solid line at its edge.
+
+    Args:
+        feather: softness, in pixels, of the cut-out; the tint fades as that does.
+    """
     scale = min(1.0, MAX_SHOWN / max(mask.shape))
     size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
     small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
@@ -42,9 +48,18 @@ def mask_url(mask: np.ndarray, color: str) -> str:
     # Beyond the frame counts as outside, so that an object that is cut off has its edge there, too.
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     core = cv2.erode(small, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    layer = Image.fromarray(2 * small - core)  # 0 outside, 1 inside, 2 on the edge
-    layer.putpalette([0, 0, 0, *parse_color(color), *parse_color(color)])
-    return data_url(layer, "PNG", transparency=bytes((0, 105, 255)), compress_level=1)
+    soft = cv2.resize(soften(mask, feather), size, interpolation=cv2.INTER_AREA)
+    opacity = np.where(small > core, 255, soft * (TINT / 255)).astype(np.uint8)
+    layer = Image.fromarray(opacity)
+    layer.putpalette(parse_color(color) * 256)
+    return data_url(layer, "PNG", transparency=bytes(range(256)), compress_level=1)
+
+
+def outline(mask: np.ndarray) -> str:
+    """The outlines of a mask, bool (h, w), as a path of SVG in its pixels."""
+    lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    turns = (cv2.approxPolyDP(line, 0.5, True)[:, 0] + 0.5 for line in lines)
+    return "".join(f"M{'L'.join(f'{x:g},{y:g}' for x, y in points)}Z" for points in turns)
 
 
 def survey_url(masks: Sequence[np.ndarray]) -> str:

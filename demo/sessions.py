@@ -36,7 +36,7 @@ from demo.imports import (
 )
 from demo.jobs import Job, Jobs, State
 from demo.looking import Found, Looker, as_box
-from demo.pictures import mask_url, survey_url
+from demo.pictures import mask_url, outline, survey_url
 from demo.pipeline import Models, choose_models
 from demo.project import (
     ADJUSTABLE,
@@ -50,6 +50,7 @@ from demo.project import (
 )
 from demo.rates import Rates
 from demo.run import Result
+from inpainting.compositing import hole_of
 from media import InputError
 from media.device import resolve_device
 from media.masks import MaskFolder, save_mask
@@ -96,6 +97,7 @@ class Session:
         self._earlier: tuple[Job, Settings] | None = None  # the last before it that made something
         self._usual = settings.exports
         self._frozen = False
+        self._drawn: tuple[np.ndarray, int | None, str] | None = None  # mask, growth, outline
         self._searches = 0  # that are over
         self._proposal: tuple[Document, float] | None = None  # where the object was found again
         self._budget, self._rates = budget, rates
@@ -517,11 +519,15 @@ class Session:
         index, document = self.frame_index, self.document
         height, width = self.info.size
         tracks, picks = self.tracks(), self.looker.picks(index)
+        shown = [thing for thing in document.things if thing.shown]
+        masks = {thing.id: self.mask_at(thing, index) for thing in shown}
+        painted = [masks[thing.id] for thing in shown if thing.do == "remove"]
         return {
             "session": self.id, "index": index, "count": self.frame_count,
             "width": width, "height": height, "fps": float(self.info.fps),
             "start": document.start, "stop": document.stop or self.frame_count,
-            "things": [self._view_thing(thing, index) for thing in document.things],
+            "things": [self._view_thing(t, index, masks.get(t.id)) for t in document.things],
+            "hole": self._hole([mask for mask in painted if mask is not None]),
             "active": document.active,
             "candidates": self._candidates(index),
             "survey": "" if picks is None else survey_url(picks),
@@ -541,16 +547,26 @@ class Session:
         point = self._track(thing.id, index)
         return point is not None and point.lost and bool(thing.marks) and index not in thing.marks
 
-    def _view_thing(self, thing: Thing, index: int) -> dict[str, Any]:
+    def _hole(self, masks: Sequence[np.ndarray]) -> str:
+        """The outline of what is painted over to make masked things disappear."""
+        if not masks:
+            return ""
+        mask, dilate = np.logical_or.reduce(masks), self.settings.dilate
+        drawn = self._drawn
+        if drawn is None or drawn[1] != dilate or not np.array_equal(drawn[0], mask):
+            drawn = self._drawn = mask, dilate, outline(hole_of(mask, dilate)[0])
+        return drawn[2]
+
+    def _view_thing(self, thing: Thing, index: int, mask: np.ndarray | None) -> dict[str, Any]:
         mark, point = thing.marks.get(index), self._track(thing.id, index)
         box = self.find(index, mark).box if mark else (point.box if point else None)
-        mask = self.mask_at(thing, index) if thing.shown else None
+        feather = self.settings.feather if thing.do == "segment" else 0.0
         return {
             "id": thing.id, "name": thing.name, "color": thing.color, "do": thing.do,
             "shown": thing.shown, "keys": sorted(thing.marks), "key": mark is not None,
             "points": [list(p) for p in mark.points] if mark else [],
             "box": [round(v, 1) for v in box] if box else [],
-            "mask": mask_url(mask, thing.color) if mask is not None and mask.any() else "",
+            "mask": mask_url(mask, thing.color, feather) if mask is not None and mask.any() else "",
             "lost": bool(point is not None and point.lost and mark is None),
             "score": None if point is None or np.isnan(point.score) else round(point.score, 2),
         }  # fmt: skip

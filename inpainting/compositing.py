@@ -29,7 +29,24 @@ def grow(mask: Mask, pixels: int) -> Mask:
     if pixels <= 0 or not mask.any():
         return mask
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    near = tuple(slice(max(s[0] - pixels, 0), s[-1] + pixels + 1) for s in (rows, columns))
+    grown = np.zeros_like(mask, bool)
+    grown[near] = cv2.dilate(mask[near].astype(np.uint8), kernel)
+    return grown
+
+
+def hole_of(mask: Mask, dilate: int | None = None) -> tuple[Mask, int]:
+    """What is painted over to make a masked thing disappear.
+
+    Args:
+        dilate: pixels to grow the mask by; None: as many as `dilation_for` says.
+
+    Returns:
+        The hole, and the pixels by which it is larger.
+    """
+    pixels = dilation_for(mask) if dilate is None else dilate
+    return grow(mask, pixels), pixels
 
 
 def feather(hole: Mask, width: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_mask
-from inpainting.compositing import dilation_for, grow
+from inpainting.compositing import hole_of
 from inpainting.published import Window
 from inpainting.view import Box, Size, bounding_box
 from media.cuts import CutDetector
@@ -62,8 +62,7 @@ class Scout:
         """A frame, its hole, and by how many pixels the mask was grown into that."""
         frame, mask = self._frames[index], np.asarray(self._masks[index], bool)
         check_mask(mask, frame, index)
-        pixels = dilation_for(mask) if self._dilate is None else self._dilate
-        return frame, grow(mask, pixels), pixels
+        return frame, *hole_of(mask, self._dilate)
 
     def windows(
         self,

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from inpainting.base import Frame, FrameSource, Mask, MaskSource, check_mask
-from inpainting.compositing import SOFT_EDGE, dilation_for, grow
+from inpainting.compositing import SOFT_EDGE, grow, hole_of
 from media import InputError
 from media.cuts import CutDetector
 
@@ -237,9 +237,8 @@ class Window:
     def _read(self, index: int) -> Shot:
         frame, mask = self._frames[index], np.asarray(self._masks[index], bool)
         check_mask(mask, frame, index)
-        pixels = dilation_for(mask) if self._dilate is None else self._dilate
         self.size = mask.shape
-        return Shot(index, frame, grow(mask, pixels), pixels, beside=self._beside)
+        return Shot(index, frame, *hole_of(mask, self._dilate), beside=self._beside)
 
 
 def surroundings(hole: Mask) -> Region:

@@ -105,6 +105,7 @@ function seek(index, delay = 90) {
   local = clamp(Math.round(index) || 0, 0, value.count - 1);
   find(".layers").replaceChildren();
   find(".marks").replaceChildren();
+  showHole("");
   showFrame(local);
   clearTimeout(telling);
   telling = setTimeout(() => act("seek", { index: local }), delay);
@@ -163,6 +164,7 @@ function render() {
     if (masks.join() !== [...find(".layers").children].map((image) => image.src).join()) {
       find(".layers").replaceChildren(...masks.map((src) => make("img", { className: "mask", src, alt: "", draggable: false })));
     }
+    showHole(value.hole);
     find(".marks").replaceChildren(...value.things.filter((t) => t.shown).flatMap(signs));
     clearStrokes();
     pointed = 0;
@@ -190,6 +192,12 @@ function render() {
   showThings();
   if (curves.version !== value.curves || curves.things.length !== value.things.length) fetchCurves();
   drawTimeline();
+}
+
+/** What will be painted over, as a dashed line. */
+function showHole(path) {
+  find(".hole").setAttribute("viewBox", `0 0 ${value.width} ${value.height}`);
+  all(".hole path").forEach((line) => line.setAttribute("d", path));
 }
 
 function signs(thing) {

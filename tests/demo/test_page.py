@@ -857,6 +857,34 @@ def test_a_lost_object_is_found_again_by_a_button_and_by_a_key(
     expect(again).to_be_enabled()
 
 
+def test_what_will_be_painted_over_is_shown_without_another_frame(
+    project: Callable[..., Any],
+) -> None:
+    page, _ = project()
+    settled(page)
+    click(page, *ball_at(0))
+    expect(page.locator("#picture img.mask")).to_be_visible()
+    line = page.locator("#picture .hole path").last
+    assert line.get_attribute("d") == ""
+    choose(page, "Paint away")
+    expect(line).to_have_attribute("d", re.compile("^M.*Z$"))
+    frames: list[str] = []
+    page.on("request", lambda r: frames.append(r.url) if "/frame/" in r.url else None)
+
+    def width() -> float:
+        return line.evaluate("e => e.getBBox().width")
+
+    before = width()
+    assert SIDE < before < 1.3 * SIDE
+    page.locator("#mask_settings").get_by_role("button").first.click()
+    page.locator("#dilate input[type=number]").fill("20")
+    page.keyboard.press("Tab")
+    page.wait_for_function(
+        "w => document.querySelector('#picture .hole path').getBBox().width > w", arg=before + 20
+    )
+    assert width() == pytest.approx(SIDE + 40, abs=8) and not frames
+
+
 def test_what_is_being_typed_outlives_an_answer(
     project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from demo.rates import Estimate, Rates
 from demo.sessions import Session
 from demo.wording import TITLES, describe_estimate, describe_run
 from demo.workspace import Options, Workspace, private_folder
+from inpainting.compositing import hole_of
 from media import InputError
 from media.masks import MaskFolder, load_mask
 from segmenters import Candidate, Embedding, Prompt
@@ -820,6 +821,52 @@ def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         monkeypatch.setenv("MIXCUT_KEEP_HOURS", wrong)
         with pytest.raises(InputError, match="MIXCUT_KEEP_HOURS"):
             Options.from_environment()
+
+
+def outlines(path: str, hole: np.ndarray) -> bool:
+    """Whether a path of SVG goes round a hole, to half a pixel at its corners."""
+    filled = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for part in path.strip("MZ").split("ZM"):
+        turns = np.array([turn.split(",") for turn in part.split("L")], float)
+        cv2.fillPoly(filled, [(turns - 0.5).round().astype(np.int32)], 1)
+    return 0 < hole.sum() and ((filled > 0) ^ hole).sum() < 0.01 * hole.sum()
+
+
+def test_what_will_be_painted_over_is_outlined_as_the_run_does_it(session: Session) -> None:
+    session.point(0, *middle(0), 1)
+    assert session.view()["hole"] == "", "nothing is painted away"
+    session.decide(1, "remove")
+    mask = session.mask_at(session.document.things[0], 0)
+    assert mask is not None
+    for dilate in (None, 9, 3):
+        session.adjust(dilate=dilate)
+        hole, pixels = hole_of(mask, dilate)
+        assert pixels == dilate or dilate is None
+        assert outlines(session.view()["hole"], hole)
+    session.add()
+    session.draw_box(0, 100, 10, 140, 40)  # painted as well: one hole of both
+    both = mask | session.mask_at(session.document.things[1], 0)  # type: ignore[operator]
+    assert outlines(session.view()["hole"], hole_of(both, 3)[0])
+    session.show(2, False)
+    assert outlines(session.view()["hole"], hole_of(mask, 3)[0])
+    session.seek(5)
+    assert session.view()["hole"] == ""
+
+
+def test_the_soft_edge_of_a_cut_out_is_seen_on_its_mask(session: Session) -> None:
+    session.point(0, *middle(0), 1)
+
+    def tinted() -> int:
+        layer = np.asarray(picture(active(session)["mask"]).convert("RGBA"))[..., 3]
+        return int((layer > 0).sum())
+
+    sharp = tinted()
+    session.adjust(feather=6)
+    assert tinted() == sharp, "it is only followed"
+    session.decide(1, "segment")
+    softer = tinted()
+    session.adjust(feather=0)
+    assert softer > 1.5 * sharp and tinted() == sharp
 
 
 @pytest.mark.parametrize("size", [(40, 60), (2160, 3840)])

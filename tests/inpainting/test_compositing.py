@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inpainting.compositing import diffuse, dilation_for, feather, grow, meet
+from inpainting.compositing import diffuse, dilation_for, feather, grow, hole_of, meet
 from tests.inpainting.conftest import texture
 
 
@@ -26,6 +26,12 @@ def test_grow_covers_a_disc() -> None:
     assert grown[10, 6] and grown[6, 10] and not grown[6, 6]
     assert np.hypot(ys - 10, xs - 10).max() <= 4.5
     assert not grow(np.zeros((5, 5), bool), 3).any()
+    corner = grow(box((21, 21), 0, 0, 3, 3), 4)  # as if the frame went on
+    assert corner[4, 4] and corner[6, 1] and not corner[7:].any() and not corner[:, 7:].any()
+    mask = box((400, 600), 100, 100, 250, 300)
+    hole, pixels = hole_of(mask)
+    assert pixels == dilation_for(mask) and np.array_equal(hole, grow(mask, pixels))
+    assert np.array_equal(hole_of(mask, 3)[0], grow(mask, 3))
 
 
 def test_feather_lies_inside_the_hole() -> None:
