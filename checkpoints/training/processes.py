@@ -10,11 +10,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group, which else it keeps for ever
 
 from media.device import resolve_device
+
+_PATIENCE = timedelta(hours=6)  # the others wait while the leader follows sequences
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class Place:
 def join(device: str) -> Iterator[Place]:
     """Find the other processes that torchrun started, and leave them at the end.
 
+    By then nothing of the caller's may refer to what computed with them (a function of its own that
+    has returned does it): the group lives as long as that does, and its threads with it, and one of
+    these that lets a tensor go while Python ends, ends the process with SIGABRT.
+
     Args:
         device: see `media.device.resolve_device`; with several processes "auto" and "cuda" mean one
             GPU each.
@@ -72,7 +80,8 @@ def join(device: str) -> Iterator[Place]:
     if target.type == "cuda":
         target = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(target)
-    dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
+    backend = "nccl" if target.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Place(dist.get_rank(), world, target)
     finally:

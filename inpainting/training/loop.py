@@ -70,8 +70,7 @@ def train(
         InputError: weights, data or folder do not fit the recipe.
     """
     with join(device) as place:
-        run = _Run(recipe, out, place, minutes)
-        summary = run.finish()
+        summary = _Run(recipe, out, place, minutes).finish()
         if place.leads:
             write_summary(summary, out)
         return summary

@@ -71,13 +71,11 @@ def train(
     # What is wrong with them shows before days of training.
     sequences = None if evaluate is None else open_sequences(*evaluate)
     with join(device) as place:
-        run = _Run(recipe, out, place, minutes)
-        summary = run.finish()
+        network, summary = _Run(recipe, out, place, minutes).finished()
         if place.leads:
             write_summary(summary, out)
             if sequences is not None:
-                run.network.load_state_dict(run.result())
-                summary["sequences"] = follow_all(run.network, recipe, sequences)
+                summary["sequences"] = follow_all(network, recipe, sequences)
                 write_summary(summary, out)
         return summary
 
@@ -139,6 +137,12 @@ class _Run(Run):
             ids = [place.device] if place.device.type == "cuda" else None
             self.objective = DistributedDataParallel(objective, device_ids=ids)
         self.held_out = HeldOut(recipe, place)
+
+    def finished(self) -> tuple[nn.Module, dict[str, Any]]:
+        """Do what is left of the run. Returns the trained network, and what run.json shall hold."""
+        summary = self.finish()
+        self.network.load_state_dict(self.result())
+        return self.network, summary
 
     def step(self, batch: Batch) -> tuple[dict[str, torch.Tensor], bool]:
         """Gradients of one batch, and a step along them unless they are useless."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +22,7 @@ from inpainting.training.losses import composite
 from inpainting.training.networks import build_generator, load_flow
 from inpainting.training.validation import HeldOut
 from media import InputError
+from tests.together import run_together
 
 Make = Callable[..., Recipe]
 Figures = Callable[[Path, str], list[float]]
@@ -122,19 +120,7 @@ def test_two_processes_do_what_one_does(
     recipe = make("tiny", **{"schedule.batch_size": 4, "validation.samples": 2})
     one, two = tmp_path / "one", tmp_path / "two"
     train(recipe, one, device="cpu")
-    script = tmp_path / "script.py"
-    script.write_text(TRAIN)
-    together = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
-            str(script), json.dumps(recipe.as_values()), str(clips), str(two),
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )  # fmt: skip
-    assert together.returncode == 0, together.stderr[-2000:]
+    run_together(tmp_path, TRAIN, json.dumps(recipe.as_values()), str(clips), str(two))
     for name in ("total", "discriminator", "held_out_psnr"):
         assert figures_of(two, name) == pytest.approx(figures_of(one, name), rel=1e-4)
     first, second = weights(one), weights(two)

@@ -21,6 +21,7 @@ import torch
 from checkpoints.training.processes import Place
 from checkpoints.training.schedule import cosine_decay
 from media import InputError
+from tests.together import run_together
 from trackers.training import Recipe, train
 from trackers.training.loop import _Run
 from trackers.training.objectives import Objective
@@ -150,24 +151,7 @@ def test_two_processes_do_what_one_does(make, stills, losses_of, tmp_path) -> No
     recipe = make("continue_small", **FAST | {"schedule.epochs": 2, "schedule.accumulate": 2})
     one, two = tmp_path / "one", tmp_path / "two"
     train(recipe, one, device="cpu")
-    script = tmp_path / "script.py"
-    script.write_text(TRAIN)
-    together = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            "--standalone",
-            str(script),
-            *command(recipe, stills, two)[3:],
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert together.returncode == 0, together.stderr
+    run_together(tmp_path, TRAIN, *command(recipe, stills, two)[3:])
     assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
     first, second = weights(one), weights(two)
     for key, tensor in first.items():
