@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from filelock import FileLock, Timeout
+
 from media import InputError
 from media.draw import PALETTE, parse_color
 from media.files import replacing
@@ -31,6 +33,7 @@ STEADY = 0.6  # of masks; the value that the figures in docs/benchmarks.md speak
 
 WORK = ".mixcut"  # folder in the project's for what is not a result
 DOUBTS = "doubtful.json"
+_PATIENCE = 2.0  # seconds in which a run that was stopped just now comes to its end
 _KEPT = {"tracks": 400, "masks": 40}  # of old segments, for when something is undone
 
 
@@ -322,7 +325,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 class Project:
-    """The folder of one run.
+    """The folder of one run, which keeps other runs out of it until it is closed.
 
     Args:
         folder: created if missing.
@@ -330,16 +333,21 @@ class Project:
         overwrite: allow a folder that holds the results of another video.
 
     Raises:
-        InputError: the folder cannot be written, is the source itself, or holds something else.
+        InputError: the folder cannot be written, holds something else, is in use by another run, or
+            is where the source lies, so that results would be written over it.
     """
 
     def __init__(self, folder: Path, source: Path, *, overwrite: bool = False) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; --out needs a folder.")
-        if source.is_dir() and folder.resolve() == source.resolve():
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
             raise InputError(
-                f"{folder} is the input itself, which is never written to; choose another --out."
+                f"{folder} is in the input, which is never written to; choose another --out."
+            )
+        if any(source.resolve().is_relative_to((folder / name).resolve()) for name in OUTPUTS):
+            raise InputError(
+                f"The results in {folder} would replace the input {source}; choose another --out."
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -347,10 +355,30 @@ class Project:
             raise InputError(f"{folder} cannot be created: {error.strerror}.") from error
         if not os.access(folder, os.W_OK):
             raise InputError(f"{folder} cannot be written to; choose another --out.")
-        identity = source_identity(source)
-        self._state = self._read_state()
-        if self._state.get("source") != identity:
-            known = self._state.get("source")
+        self._state_file.parent.mkdir(exist_ok=True)
+        self._lock = FileLock(folder / WORK / "lock")
+        try:
+            self._lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            raise InputError(
+                f"Another run is at work in {folder}; wait for its end or choose another --out."
+            ) from None
+        except (NotImplementedError, OSError):
+            pass  # a file system without locks
+        try:
+            self._state = self._find_state(source_identity(source), overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other runs in; harmless when done twice."""
+        self._lock.release()
+
+    def _find_state(self, identity: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+        state, folder = self._read_state(), self.folder
+        if state.get("source") != identity:
+            known = state.get("source")
             present = [name for name in OUTPUTS if (folder / name).exists()]
             if present and not overwrite:
                 what = f"of {known['path']}" if known else "that this program did not write"
@@ -358,7 +386,8 @@ class Project:
                     f"{folder} already holds {present[0]} {what}; choose another --out or add "
                     "--overwrite."
                 )
-            self._state = {"source": identity, "stages": {}}
+            state = {"source": identity, "stages": {}}
+        return state
 
     def _read_state(self) -> dict[str, Any]:
         try:
@@ -368,7 +397,6 @@ class Project:
         return state if isinstance(state, dict) else {}
 
     def _write_state(self) -> None:
-        self._state_file.parent.mkdir(exist_ok=True)
         write_json(self._state_file, self._state)
 
     @property

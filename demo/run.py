@@ -9,6 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -151,11 +152,11 @@ def run(
                             f"{key.title}: the mask {key.mask} is empty; paint the object white."
                         )
         check_models(models, settings, objects)
-        project = Project(folder, source, overwrite=overwrite)
-        return _Run(
-            reader, project, list(objects), given, tracks, masks, settings, span, models, report,
-            cancelled, show, said,
-        ).go()  # fmt: skip
+        with closing(Project(folder, source, overwrite=overwrite)) as project:
+            return _Run(
+                reader, project, list(objects), given, tracks, masks, settings, span, models,
+                report, cancelled, show, said,
+            ).go()  # fmt: skip
 
 
 def check_models(models: Models, settings: Settings, objects: Sequence[ObjectPrompt]) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
 import checkpoints
-from demo import pipeline
+from demo import pipeline, project
 from demo.failures import Cancelled, explain
 from demo.project import ObjectPrompt, Settings
 from demo.run import run
@@ -340,6 +341,42 @@ def test_input_is_never_written(clip: Path, tmp_path: Path) -> None:
     before = clip.read_bytes(), clip.stat().st_mtime_ns
     run(clip, tmp_path, [prompt()], Settings(do="remove"))
     assert (clip.read_bytes(), clip.stat().st_mtime_ns) == before
+
+
+def test_input_where_results_go_is_refused(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pictures = out / "masks"
+    pictures.mkdir(parents=True)
+    for index in range(2):
+        imageio.imwrite(pictures / f"{index}.png", square_frame(index))
+    (out / "removed.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "link.mp4").symlink_to(out / "removed.mp4")
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    for source in (pictures, tmp_path / "link.mp4"):
+        with pytest.raises(InputError, match="would replace the input"):
+            run(source, out, [prompt()], Settings(do="remove"), overwrite=True)
+    for below in (pictures, pictures / "results"):
+        with pytest.raises(InputError, match="is in the input"):
+            run(pictures, below, [prompt()], Settings())
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
+
+
+def test_two_runs_do_not_share_a_folder(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "_PATIENCE", 0)
+    refused: list[str] = []
+
+    def another(stage: str, done: int, total: int) -> None:
+        with pytest.raises(InputError) as error:
+            run(clip, tmp_path / "out", [prompt()], Settings())
+        refused.append(str(error.value))
+
+    run(clip, tmp_path / "out", [prompt()], Settings(end=2), report=another)
+    assert set(refused) == {
+        f"Another run is at work in {tmp_path / 'out'}; wait for its end or choose another --out."
+    }
+    run(clip, tmp_path / "out", [prompt()], Settings(end=2))  # the folder is free again
 
 
 def test_auto_takes_the_best_model_whose_weights_are_here(
