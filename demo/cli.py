@@ -303,6 +303,8 @@ def budget_from(args: argparse.Namespace) -> Budget:
 
 def dispatch(args: argparse.Namespace) -> int:
     if args.command is None:
+        if not 0 < args.port < 2**16:
+            raise InputError(f"--port takes a number from 1 to 65535, not {args.port}.")
         from demo.app import serve
 
         return serve(

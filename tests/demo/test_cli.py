@@ -281,6 +281,17 @@ def test_bad_jobs_file(
     assert code == 2 and said in text and text.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--limit", "--max-minutes"])
+def test_a_batch_of_nothing_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    code, text = run_cli(
+        capsys, "batch", folder, "--out", tmp_path / "o", "--box", BOX, option, "0"
+    )
+    assert code == 2 and option in text and text.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
 def test_batch_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = run_cli(capsys, "batch", tmp_path, "--out", tmp_path / "o", "--box", BOX)
     assert code == 2 and "No video was found" in text
@@ -293,4 +304,6 @@ def test_the_page_takes_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["--port", "7999", *limits, "--auth", "ann:a:b", "--auth", "bob:c"]) == 0
     assert seen["port"] == 7999 and seen["auth"] == [("ann", "a:b"), ("bob", "c")]
     assert seen["budget"] == Budget(max_seconds=120, max_frame_pixels=1_500_000)
-    assert main(["--auth", "ann"]) == 2
+    for wrong in (["--auth", "ann"], ["--port", "0"], ["--port", "70000"],
+                  ["--max-megapixels", "nan"], ["--max-minutes", "0"]):  # fmt: skip
+        assert main(wrong) == 2, wrong
