@@ -15,6 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Union
 
 from media import InputError
@@ -22,6 +23,7 @@ from media import InputError
 Command = Callable[..., int]
 
 
+_KINDS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 _PLAINLY = {  # what argparse says, and what a person understands
     r"argument (\S+): invalid int value: ": r"\1 takes a whole number, not ",
     r"argument (\S+): invalid float value: ": r"\1 takes a number, not ",
@@ -144,9 +146,9 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: st
         return
     if several:
         how["action"] = "append"
-        text += " May be repeated."
+        text = f"{text.removesuffix('.')}; may be repeated."
     if "choices" not in how:
-        how["metavar"] = getattr(kind, "__name__", "value").upper()
+        how["metavar"] = _KINDS[kind]
     if default not in (None, parameter.empty):
         text += f" Default: {default}."
     how["default"] = None if required else default

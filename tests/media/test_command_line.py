@@ -87,8 +87,8 @@ def test_help_says_all(capsys: pytest.CaptureFixture[str]) -> None:
         "Paint something. 100 % of it. It takes two lines to say.",
         "What to paint, on two lines.",
         "--color {red,blue} Which color. Default: red.",
-        "--share FLOAT Of what; 50% is half.",
-        "Who. May be repeated.",
+        "--share NUMBER Of what; 50% is half.",
+        "Who; may be repeated.",
         "--dry-run Only say.",
     ):
         assert text in shown
