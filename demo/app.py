@@ -277,7 +277,9 @@ class Page:
         # Through the same queue as what is done in the editor, and so after it.
         self.run.click(self.on_run, begun, [*run_state, *results, self.editor], **look)
         self.pause.click(self.on_pause, self.session_id, [*run_state, *results], **direct)
-        self.cancel.click(self.on_cancel, self.session_id, [*run_state, *results], **direct)
+        self.cancel.click(
+            self.on_cancel, self.session_id, [*run_state, *results, self.editor], **direct
+        )
         self.timer.tick(
             self.on_tick, self.session_id, [*run_state, *results, self.editor], **direct
         )
@@ -501,7 +503,7 @@ class Page:
         session = self._session(session_id)
         if session.job is not None:
             self.workspace.jobs.cancel(session.job)
-        return self._run_state(session)
+        return {**self._run_state(session), self.editor: session.view()}
 
     def on_refresh(self, session_id: str) -> Any:
         """Show what may have been done in another tab."""

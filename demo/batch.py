@@ -23,7 +23,7 @@ from demo.cli import (
 )
 from demo.failures import EXIT_FAILED, EXIT_OK, Cancelled, explain
 from demo.pipeline import Models
-from demo.project import ObjectPrompt, Settings, object_color
+from demo.project import ObjectPrompt, Settings, object_color, object_name
 from demo.run import check_models, run
 from media import InputError
 from media.info import Budget
@@ -133,7 +133,7 @@ def _jobs_from_csv(
                     objects.append(
                         ObjectPrompt(
                             id=number,
-                            name=row.get("name") or f"object {number}",
+                            name=row.get("name") or object_name(number),
                             color=object_color(number),
                             frame=int(row.get("frame") or 0),
                             points=tuple(parse_point(p) for p in (row.get("point") or "").split()),

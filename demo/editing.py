@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from demo.project import Box, KeyFrame, ObjectPrompt, Point, Task, object_color
+from demo.project import Box, KeyFrame, ObjectPrompt, Point, Task, object_color, object_name
 from media import InputError
 from media.draw import parse_color
 
@@ -112,7 +112,7 @@ class Document:
         """An object that is not in the document yet; it shares the last one's fate."""
         number = max((t.id for t in self.things), default=0) + 1
         do: Task = self.things[-1].do if self.things else "track"
-        return Thing(number, f"object {number}", object_color(number), do)
+        return Thing(number, object_name(number), object_color(number), do)
 
     def without(self, number: int) -> Document:
         things = tuple(t for t in self.things if t.id != number)

@@ -79,9 +79,13 @@ class Files:
 
     async def _picture(self, request: Request) -> Response:
         session = await self._session(request)
-        if session is None or session.job is None or session.job.picture is None:
+        if session is None:
             return _MISSING
-        return Response(session.job.picture[1], media_type="image/jpeg", headers=_NEVER)
+        if session.job is None or session.job.picture is None:
+            return Response(status_code=204)
+        index, data = session.job.picture
+        headers = {**_NEVER, "x-frame": str(index)}
+        return Response(data, media_type="image/jpeg", headers=headers)
 
     async def _source(self, request: Request) -> Response:
         session = await self._session(request)

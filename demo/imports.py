@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from demo.exports import CSV_HEADER
-from demo.project import Box, ObjectPrompt, TrackPoint, Tracks, object_color
+from demo.project import Box, ObjectPrompt, TrackPoint, Tracks, object_color, object_name
 from media import InputError
 from media.masks import decode_rle, load_mask
 from segmenters.cleanup import mask_box
@@ -249,7 +249,7 @@ def prompts_of(tracks: Tracks, names: Mapping[int, str] | None = None) -> list[O
     return [
         ObjectPrompt(
             id=number,
-            name=names.get(number, "").strip() or f"object {number}",
+            name=names.get(number, "").strip() or object_name(number),
             color=object_color(number),
             frame=frame,
             box=box,

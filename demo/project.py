@@ -499,6 +499,11 @@ def read_doubts(folder: Path) -> dict[str, list[int]]:
         return {}
 
 
+def object_name(object_id: int) -> str:
+    """What an object is called until somebody says."""
+    return f"Object {object_id}"
+
+
 def object_color(object_id: int) -> str:
     return PALETTE[(object_id - 1) % len(PALETTE)]
 
@@ -555,7 +560,7 @@ def _read_object(entry: object, folder: Path, number: int) -> ObjectPrompt:
     parse_color(color)
     return ObjectPrompt(
         id=object_id,
-        name=str(entry.get("name") or f"object {object_id}"),
+        name=str(entry.get("name") or object_name(object_id)),
         color=color,
         do=entry.get("do"),
         corrections=tuple(

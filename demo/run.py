@@ -538,8 +538,8 @@ def _doubt(title: str, frames: Sequence[int]) -> str:
     runs = sorted(sorted(runs, key=len, reverse=True)[:5], key=lambda run: int(run[0]))
     places = ", ".join(f"{r[0]}" if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
     return (
-        f"{title}: the mask may be wrong in {len(numbers)} frames (look at {places}); a correction "
-        "on one of them puts it right."
+        f"{title}: the mask may be wrong in {len(numbers)} frame{'s' * (len(numbers) > 1)} "
+        f"(look at {places}); a correction on one of them puts it right."
     )
 
 

@@ -532,6 +532,7 @@ class Session:
             "candidates": self._candidates(index),
             "survey": "" if picks is None else survey_url(picks),
             "undo": self.history.can_undo, "redo": self.history.can_redo,
+            "running": self.job is not None and self.job.active,
             "again": self._is_lost(index), "searches": self._searches,
             "looking": self.looker.state(index, self._marks_at(index)),
             "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
@@ -586,6 +587,8 @@ class Session:
             return misplaced
         if not self.document.things or not self._active().marks:
             return "Click the object, or drag a box around it."
+        if self.job is not None and self.job.active:
+            return "A run is under way; what you change now counts for the next one."
         if self.document.imported:
             return "These boxes come from a file. Press Run."
         thing = self._active()

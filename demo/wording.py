@@ -71,7 +71,7 @@ def describe_run(workspace: Workspace, session: Session) -> str:
         return describe_estimate(workspace.estimate(session))
     if job.active:
         ahead, left = workspace.jobs.ahead_of(job), workspace.seconds_left(session)
-        text = _describe_active(job, ahead, session.id, left)
+        text = _describe_active(job, ahead, left)
     else:
         text = _describe_ended(job)
         if session.changed:
@@ -84,12 +84,11 @@ def describe_run(workspace: Workspace, session: Session) -> str:
     return f"{text}<p><a href='#results'>The results below</a> {of}.</p>"
 
 
-def _describe_active(job: Job, ahead: int, session: str, left: float | None) -> str:
+def _describe_active(job: Job, ahead: int, left: float | None) -> str:
     """How far a run is.
 
     Args:
         ahead: how many have to end before it begins.
-        session: the id that its pictures are asked for by.
         left: seconds until it is done, if there is something to go by.
     """
     if job.stop.is_set():
@@ -115,14 +114,10 @@ def _describe_active(job: Job, ahead: int, session: str, left: float | None) -> 
     elif left:
         numbers.append(describe_time(left))
     share = 100 * p.done / max(p.total, 1)
-    picture = ""
-    if job.picture is not None:
-        url = f"media/{session}/picture.jpg?{p.stage.replace(' ', '-')}-{job.picture[0]}"
-        picture = f"<img src='{url}' alt='Frame {job.picture[0]}, as it has just been made'>"
     return (
         f"<p role='status'>Step {stages.index(p.stage) + 1} of {len(stages)}: <b>{title}</b></p>"
         f"<div class='bar' role='progressbar' aria-label='{title}' aria-valuenow='{share:.0f}'>"
-        f"<i style='width: {share:.1f}%'></i></div><p>{', '.join(numbers)}</p>{picture}"
+        f"<i style='width: {share:.1f}%'></i></div><p>{', '.join(numbers)}</p>"
     )
 
 

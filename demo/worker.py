@@ -37,7 +37,7 @@ from media.video import open_video
 GRACE = 1.0  # seconds in which a run may end by itself after it was cancelled
 _POLL = 0.05  # seconds between two looks at what the user wants
 _PICTURE_SECONDS = 0.4  # between two pictures of the work under way
-_PICTURE_SIDE = 640  # pixels
+_PICTURE_SIDE = 1280  # pixels
 _KILLED = -9  # exit code of a process that was ended by force
 
 logger = logging.getLogger(__name__)

@@ -40,6 +40,8 @@ let aim = null; // where the cross is that the keyboard points with
 let typing = false; // a frame's number, which no answer is to overwrite
 let end = null; // the end of the range that is being dragged
 let survey = null; // { url, pixels }: which object lies on which pixel, for picking
+let watching = false; // what the run makes is shown in the picture's place
+let watched = null; // the timer that asks for it
 let searching = null; // how many searches were over when the one under way began
 let pointed = 0; // the one under the pointer, from 1
 
@@ -101,6 +103,7 @@ function showFrame(index) {
 let telling = null;
 function seek(index, delay = 90) {
   searching = null; // what it finds is not shown elsewhere
+  if (watching) watchRun(false);
   find("#again").hidden = true;
   local = clamp(Math.round(index) || 0, 0, value.count - 1);
   find(".layers").replaceChildren();
@@ -184,6 +187,7 @@ function render() {
   // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
   clearTimeout(resting);
   if (value.looking === "closer") resting = setTimeout(() => trigger("rest", {}), 500);
+  if (!!before?.running !== value.running || before.session !== value.session) watchRun(value.running);
   readSurvey();
   find("#undo").disabled = !value.undo;
   find("#redo").disabled = !value.redo;
@@ -343,8 +347,8 @@ function drawTimeline() {
   const canvas = find(".timeline");
   const width = canvas.clientWidth;
   if (!value || !width) return;
-  const lane = 26;
-  const height = 20 + lane * Math.max(1, value.things.length);
+  const [head, lane] = [22, 26];
+  const height = head + 2 + lane * Math.max(1, value.things.length);
   const ratio = window.devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
@@ -357,8 +361,14 @@ function drawTimeline() {
   const edge = (frame) => (frame / value.count) * width;
   pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee";
   pen.fillRect(0, 0, width, height);
+  const accent = style.getPropertyValue("--primary-500") || "#14b8a6";
+  const [from, to] = [edge(value.start), edge(value.stop)];
+  pen.globalAlpha = 0.12;
+  pen.fillStyle = accent; // what is worked on
+  pen.fillRect(from, 0, to - from, height);
+  pen.globalAlpha = 1;
   value.things.forEach((thing, row) => {
-    const top = 18 + row * lane;
+    const top = head + row * lane;
     const data = curves.things.find((t) => t.id === thing.id);
     if (data) {
       pen.fillStyle = "#dc262644";
@@ -388,17 +398,20 @@ function drawTimeline() {
       pen.restore();
     }
   });
-  pen.fillStyle = "#0004"; // what is left out
-  pen.fillRect(0, 0, edge(value.start), height);
-  pen.fillRect(edge(value.stop), 0, width - edge(value.stop), height);
-  pen.fillStyle = ink;
-  pen.fillRect(edge(value.start), 0, edge(value.stop) - edge(value.start), 3);
-  pen.font = "10px sans-serif";
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((s) => (s / value.count) * width > 46) ?? 50000;
-  for (let frame = 0; frame < value.count; frame += step) pen.fillText(frame, Math.min(x(frame) + 2, width - 24), 12);
+  pen.globalAlpha = 0.55;
+  pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee"; // what is not fades
+  pen.fillRect(0, 0, from, height);
+  pen.fillRect(to, 0, width - to, height);
+  pen.globalAlpha = 1;
+  pen.fillStyle = accent;
+  pen.fillRect(from, 0, to - from, 3);
   for (const frame of [value.start, value.stop]) { // to be dragged
     pen.fillRect(clamp(edge(frame) - 4, 0, width - 8), 0, 8, 8);
   }
+  pen.fillStyle = ink;
+  pen.font = "10px sans-serif";
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((s) => (s / value.count) * width > 46) ?? 50000;
+  for (let frame = 0; frame < value.count; frame += step) pen.fillText(frame, Math.min(x(frame) + 2, width - 24), 18);
   pen.globalAlpha = 0.75;
   pen.fillStyle = style.getPropertyValue("--body-text-color") || "#000";
   pen.fillRect(x(shown()) - 1, 0, 2, height);
@@ -452,6 +465,35 @@ function paint(to) {
   pen.moveTo(...from);
   pen.lineTo(to.x, to.y + 0.01);
   pen.stroke();
+}
+
+// --------------------------------------------------------------------------- watching the run
+
+/** Show what a run makes, as large as the picture and in its place; or the picture itself. */
+function watchRun(on) {
+  watching = on && value.running;
+  find(".watch").hidden = !value.running;
+  all("[data-watch]").forEach((choice) => (choice.ariaChecked = !!choice.dataset.watch === watching));
+  rove(find(".watch"));
+  clearInterval(watched);
+  if (watching) watched = setInterval(fetchLive, 500);
+  else showLive(null);
+}
+
+async function fetchLive() {
+  const answer = await fetch(`media/${value.session}/picture.jpg`);
+  if (answer.status !== 200 || !watching) return; // 204: nothing has been made yet
+  showLive(await answer.blob(), answer.headers.get("x-frame"));
+}
+
+function showLive(picture, frame) {
+  const [live, image] = [find(".live"), find(".live img")];
+  URL.revokeObjectURL(image.src);
+  live.hidden = !picture;
+  if (!picture) return image.removeAttribute("src");
+  image.src = URL.createObjectURL(picture);
+  image.alt = `Frame ${frame}, as it has just been made`;
+  find(".live figcaption").textContent = `Run, frame ${frame}`;
 }
 
 // ---------------------------------------------------------------------------------- the picking
@@ -513,6 +555,7 @@ function markTool(next) {
 }
 
 function choose(next) {
+  if (watching) watchRun(false);
   markTool(next);
   if (value) render();
 }
@@ -528,6 +571,7 @@ element.addEventListener("pointerdown", (event) => {
     return;
   }
   if (!event.target.closest(".stage")) return;
+  if (watching) return watchRun(false);
   if (event.pointerType === "touch") fingers.set(event.pointerId, event);
   if (fingers.size > 1) return void (pinching = true, cancel());
   press = last = event;
@@ -699,8 +743,9 @@ const COMMANDS = {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button || !value) return;
-  const { tool: chosen, act: command, jump: where, zoom: step } = button.dataset;
+  const { tool: chosen, act: command, jump: where, zoom: step, watch: live } = button.dataset;
   if (chosen) choose(chosen);
+  else if (live !== undefined) watchRun(!!live);
   else if (command) COMMANDS[command]();
   else if (where) jump(where);
   else if (step === "0") setZoom(1);
@@ -753,14 +798,16 @@ function walk(event) {
 document.addEventListener("keydown", (event) => {
   if (event.target.closest("input")) return;
   if (walk(event)) return event.preventDefault();
-  if (!value || !(element.contains(event.target) || event.target === document.body)) return;
+  // Run and its like lie elsewhere; who has just pressed one goes on with the picture.
+  const elsewhere = !element.contains(event.target) && event.target !== document.body;
+  if (!value || (elsewhere && !event.target.matches("#buttons button, #samples button"))) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const far = event.shiftKey ? 10 : 1;
   const keys = {
     ArrowLeft: () => seek(shown() - far), ArrowRight: () => seek(shown() + far),
     Home: () => seek(0), End: () => seek(value.count - 1), " ": play,
     a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), f: () => choose("pick"), p: () => choose("brush"), e: () => choose("eraser"),
-    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"), r: findAgain,
+    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"), r: findAgain, w: () => value.running && watchRun(!watching),
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };
   const numbered = { 1: 0, 2: 1, 3: 2 };

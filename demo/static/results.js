@@ -103,9 +103,10 @@ function render() {
     }),
   );
   find(".saves").replaceChildren(
-    ...props.value.files.map((name) =>
+    "Download",
+    ...[...videos, ...props.value.files.filter((name) => !videos.includes(name))].map((name) =>
       Object.assign(document.createElement("a"), {
-        href: `${link(name)}?download`, download: name, textContent: `Download ${NAMES[name] ?? name}`, id: `${name.replace(".", "_")}_download`,
+        href: `${link(name)}?download`, download: name, textContent: NAMES[name] ?? name, id: `${name.replace(".", "_")}_download`,
       })),
   );
   if (which) show();

@@ -469,7 +469,24 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     expect(page.locator("#status")).to_contain_text(
         re.compile(rf"frame \d+ of {LONG}, about \d+ (s|min)")
     )
-    assert page.locator("#status img").evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
+    live = page.locator("#picture .live")  # in the picture's place, and as large
+    expect(live.locator("figcaption")).to_have_text(re.compile(r"^Run, frame \d+$"))
+    wide = live.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)")
+    stage = page.locator("#picture .stage").bounding_box()
+    assert wide == WIDTH and live.bounding_box()["width"] == pytest.approx(stage["width"], abs=2)
+    page.keyboard.press("w")
+    expect(live).to_be_hidden()
+    watch = page.locator("#picture .watch")
+    watch.get_by_role("radio", name="Watch the run").click()
+    expect(live).to_be_visible()
+    live.click()  # back to the picture, and nothing is marked
+    expect(live).to_be_hidden()
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
+    page.keyboard.press("w")
+    expect(live).to_be_visible()
+    page.keyboard.press("ArrowRight")  # so does going to another frame
+    expect(live).to_be_hidden()
+    page.keyboard.press("ArrowLeft")
 
     stand_still(page)
     page.reload()
@@ -488,6 +505,7 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=15_000)
     assert time.monotonic() - began < 8  # a second for the run, and the way to the page and back
     expect(page.locator("#run")).to_be_enabled()
+    expect(page.locator("#picture .watch")).to_be_hidden()
     expect(page.locator("#results")).to_be_hidden()
     expect(stranger.locator("#screen video.after")).to_be_visible()
     expect(page.locator("#status")).to_contain_text("Stopped")
@@ -844,7 +862,7 @@ def test_a_lost_object_is_found_again_by_a_button_and_by_a_key(
     expect(again).to_be_visible()
     again.click()
     expect(page.locator("#picture .things .state")).to_have_text("key frame")
-    expect(note).to_have_text(re.compile(r"^object 1 was found here, \d+ % sure"))
+    expect(note).to_have_text(re.compile(r"^Object 1 was found here, \d+ % sure"))
     expect(again).to_be_hidden()
     x0, y0, x1, y1 = session.view()["things"][0]["box"]
     assert abs((x0 + x1) / 2 - ball_at(6)[0]) < 8 and abs((y0 + y1) / 2 - ball_at(6)[1]) < 8
@@ -892,7 +910,7 @@ def test_what_is_being_typed_outlives_an_answer(
     settled(page)
     click(page, *ball_at(0))
     name, number = page.locator("#picture .things .name"), page.locator("#frame input")
-    expect(name).to_have_value("object 1")
+    expect(name).to_have_value("Object 1")
     answers, prepare = threading.Semaphore(0), Session.prepare
     monkeypatch.setattr(Session, "prepare", lambda s: answers.acquire(timeout=60) and prepare(s))
     for frame, field, text in ((3, name, "the ball"), (4, number, "6")):

@@ -249,7 +249,7 @@ def test_undo_and_redo_go_through_every_step(session: Session) -> None:
     session.rename(1, "square")
     assert active(session)["keys"] == [0, 7] and session.view()["index"] == 7
     session.undo()
-    assert active(session)["name"] == "object 1"
+    assert active(session)["name"] == "Object 1"
     session.undo()
     assert session.view()["index"] == 7 and active(session)["keys"] == [0]
     session.undo()
@@ -288,7 +288,7 @@ def test_objects_are_added_named_coloured_hidden_and_deleted(session: Session) -
         session.add()
     session.draw_box(0, 100, 10, 140, 40)
     names = [(t["id"], t["name"]) for t in session.view()["things"]]
-    assert names == [(1, "object 1"), (2, "object 2")] and session.view()["active"] == 2
+    assert names == [(1, "Object 1"), (2, "Object 2")] and session.view()["active"] == 2
     first, second = session.view()["things"]
     assert first["color"] != second["color"] and first["mask"] and second["box"]
     session.rename(1, "  the   square ")
@@ -337,7 +337,7 @@ def test_what_a_run_has_lost_is_found_again_on_a_frame(
         seen = track(self, frame)
         return replace(seen, lost=True, score=0.1) if seen.box[0] >= square_box(9)[0] else seen
 
-    with pytest.raises(InputError, match="Click object 1 on another frame first"):
+    with pytest.raises(InputError, match="Click Object 1 on another frame first"):
         session.find_again(3)
     monkeypatch.setattr(ColourTracker, "track", losing)
     session.point(2, *middle(2), 1)
@@ -450,7 +450,7 @@ def test_what_was_pointed_at_outside_of_the_part_is_told_at_once(
     session.point(12, *middle(12), 1)
     assert workspace.estimate(session) is not None
     session.limit(4, 10)
-    sentence = "object 1 was pointed at in frame 12, but the part to work on is 4 to 9"
+    sentence = "Object 1 was pointed at in frame 12, but the part to work on is 4 to 9"
     assert session.view()["note"].startswith(sentence) and workspace.estimate(session) is None
     with pytest.raises(InputError, match=sentence):
         session.start(workspace.jobs)
