@@ -27,12 +27,13 @@ from demo.project import ObjectPrompt, Settings, object_color, object_name
 from demo.run import check_models, run
 from media import InputError
 from media.info import Budget
+from media.pictures import SUFFIXES
 
 VIDEO_SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
     ".3gp", ".wmv", ".flv", ".gif",
 }  # fmt: skip
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+PICTURE_SUFFIXES = set(SUFFIXES) - {".gif"}  # each of which is a video by itself
 COLUMNS = (
     "video", "box", "point", "mask", "frame", "name", "start", "end", "tracks", "masks",
 )  # fmt: skip
@@ -57,23 +58,30 @@ def find_videos(source: str) -> list[Path]:
         InputError: there are none.
     """
     path = Path(source)
-    if path.is_dir():
+    if not source:
+        found = []  # and not the working folder, which an empty path stands for
+    elif path.is_dir():
         found = [
-            p for p in sorted(path.iterdir())
-            if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and _holds_pictures(p))
-        ]  # fmt: skip
+            p
+            for p in sorted(path.iterdir())
+            if (_holds_pictures(p) if p.is_dir() else p.suffix.lower() in VIDEO_SUFFIXES)
+        ]
         if not found and _holds_pictures(path):
             found = [path]
     elif path.suffix.lower() == ".txt" and path.is_file():
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-        found = [path.parent / line for line in lines if line and not line.startswith("#")]
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read as a list of paths in UTF-8.") from error
+        names = dict.fromkeys(line.strip() for line in lines)
+        found = [path.parent / name for name in names if name and not name.startswith("#")]
     elif path.exists():
         found = [path]
     else:
         found = [Path(p) for p in sorted(glob.glob(source))]
     if not found:
         raise InputError(
-            f"No video was found at {source}; give a folder with videos, a file, a pattern or a "
+            f"No video was found at “{source}”; give a folder with videos, a file, a pattern or a "
             ".txt list of paths."
         )
     return found
@@ -88,8 +96,10 @@ def plan(args: argparse.Namespace) -> list[Job]:
     settings = settings_from(args, args.do)
     videos = find_videos(args.source)
     if args.jobs:
-        if args.prompts or args.point or args.box or args.mask:
+        if args.prompts or args.point or args.box or args.mask or args.frame or args.name:
             raise InputError("Give either --jobs or a prompt for all videos, not both.")
+        if args.tracks or args.masks:
+            raise InputError("With --jobs, tracks and masks are columns of that file.")
         return _name_folders(args.out, _jobs_from_csv(args.jobs, videos, settings))
     if args.tracks or args.masks:
         raise InputError("Each video has tracks or masks of its own: name them with --jobs.")
@@ -113,15 +123,17 @@ def _jobs_from_csv(
                     + (f"; it also has {', '.join(sorted(map(str, unknown)))}." if unknown else ".")
                 )
             for line, row in enumerate(rows, start=2):
+                if None in row:
+                    raise InputError(f"{path}, line {line}: there are more values than columns.")
                 video = by_name.get(row["video"] or "")
                 if video is None:
                     raise InputError(f"{path}, line {line}: there is no video “{row['video']}”.")
                 objects, span = jobs.get(video, ([], settings))
                 try:
                     if row.get("start"):
-                        span = replace(span, start=int(row["start"]))
+                        span = replace(span, start=_frame(row["start"]))
                     if row.get("end"):
-                        span = replace(span, end=int(row["end"]))
+                        span = replace(span, end=_frame(row["end"]))
                     if row.get("tracks"):
                         span = replace(span, tracks=path.parent / row["tracks"])
                     if row.get("masks"):
@@ -135,19 +147,28 @@ def _jobs_from_csv(
                             id=number,
                             name=row.get("name") or object_name(number),
                             color=object_color(number),
-                            frame=int(row.get("frame") or 0),
+                            frame=_frame(row.get("frame") or "0"),
                             points=tuple(parse_point(p) for p in (row.get("point") or "").split()),
                             box=parse_box(row["box"]) if row.get("box") else None,
                             mask=path.parent / row["mask"] if row.get("mask") else None,
                         )
                     )
-                except ValueError as error:  # InputError too: both name what is wrong
+                except InputError as error:
                     raise InputError(f"{path}, line {line}: {error}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8: {error}.") from error
     if not jobs:
         raise InputError(f"{path} names no video.")
     return [(video, objects, span) for video, (objects, span) in jobs.items()]
+
+
+def _frame(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"“{text}” is not the number of a frame.") from None
 
 
 def _name_folders(out: Path, jobs: list[tuple[Path, list[ObjectPrompt], Settings]]) -> list[Job]:

@@ -229,7 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     batch.add_argument(
         "--jobs", type=Path, metavar="CSV",
-        help="one row per video: columns video, and any of box, point, mask, frame, name, start,"
+        help="one row per object: columns video, and any of box, point, mask, frame, name, start,"
         " end, tracks, masks (several points are separated by spaces)",
     )  # fmt: skip
     batch.add_argument("--json", action="store_true", help="print one JSON line per video")

@@ -141,7 +141,7 @@ def _pictures_in(folder: Path) -> list[Path]:
     ]
     if not files:
         raise InputError(
-            f"{folder.name} holds no pictures: give a video file or a folder with "
+            f"{folder.name or folder} holds no pictures: give a video file or a folder with "
             f"{', '.join(SUFFIXES[:-1])} files."
         )
     return sorted(files, key=_natural)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demo import pipeline
+from demo.batch import find_videos
 from demo.cli import main
 from media.video import Budget
 from tests.demo.square import COUNT, square_box
@@ -269,6 +270,9 @@ def test_batch_with_a_jobs_file_and_limit(
         ("video,boxx\na,1\n", "boxx"),
         ("video,box\nzzz,1\n", "there is no video “zzz”"),
         ('video,box\na,"1,2"\n', "line 2"),
+        ("video,box,frame\na,,x\n", "line 2: “x” is not the number of a frame"),
+        ("video,box\na,1,2\n", "line 2: there are more values than columns"),
+        ("video,box\na,\udcff\n", "is not a CSV file in UTF-8"),
         ("video,box\n", "names no video"),
     ],
 )
@@ -276,9 +280,23 @@ def test_bad_jobs_file(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
 ) -> None:
     jobs = tmp_path / "jobs.csv"
-    jobs.write_text(content)
-    code, text = run_cli(capsys, "batch", folder, "--out", tmp_path / "o", "--jobs", jobs)
+    jobs.write_text(content, encoding="utf-8", errors="surrogateescape")
+    arguments = ["batch", folder, "--out", tmp_path / "o", "--jobs", jobs]
+    code, text = run_cli(capsys, *arguments)
     assert code == 2 and said in text and text.count("\n") == 1
+    for prompt in (["--frame", "3"], ["--name", "dog"], ["--tracks", "boxes.csv"]):
+        code, text = run_cli(capsys, *arguments, *prompt)
+        assert code == 2 and "--jobs" in text
+
+
+def test_a_list_of_paths(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"# two lines, one video\n{clip}\n\n{clip}\n")
+    assert find_videos(str(listed)) == [clip]
+    listed.write_bytes(b"\xff\xfe")
+    for source, said in ((listed, "cannot be read as a list of paths"), ("", "No video was found")):
+        code, text = run_cli(capsys, "batch", source, "--out", tmp_path / "o", "--box", BOX)
+        assert code == 2 and said in text and text.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", ["--limit", "--max-minutes"])
