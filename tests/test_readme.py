@@ -1,4 +1,4 @@
-"""The README's promises: its commands exist, and the steps under the two main ones work."""
+"""The README's promises: the steps under its two main commands work, and its example is right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from demo.cli import build_parser
 from media.video import open_video
 
 ROOT = Path(__file__).parent.parent
@@ -38,20 +37,9 @@ def test_the_two_main_commands_come_first() -> None:
     assert COMMANDS[:2] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m demo")])
-def test_demo_commands_parse(command: str) -> None:
-    args = build_parser().parse_args(shlex.split(command)[3:])
-    assert args.command in {"track", "segment", "remove", "batch"}
-
-
 def test_every_command_is_of_a_known_kind() -> None:
     known = ("make ", "python -m demo ", "python -m checkpoints ", "python -m trackers ")
     assert all(command.startswith(known) for command in COMMANDS), COMMANDS
-
-
-def test_files_it_links_to_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
 
 
 def test_prompts_example_is_valid(tmp_path: Path) -> None:
