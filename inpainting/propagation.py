@@ -600,6 +600,10 @@ class Generator:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # A plan of what lies where would be made, and its memory be kept, for each size of picture.
+        options.enable_mem_pattern = False
+        self._run = onnxruntime.RunOptions()
+        self._run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
         wanted.append("CPUExecutionProvider")
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
@@ -613,7 +617,7 @@ class Generator:
         picture = np.clip(np.rint(start), 0, 255).astype(np.uint8)
         known = np.where(hole, 0, 255).astype(np.uint8)  # the model's masks are the other way round
         feeds = {"image": picture.transpose(2, 0, 1)[None], "mask": known[None, None]}
-        (result,) = self._session.run(None, feeds)
+        (result,) = self._session.run(None, feeds, self._run)
         return np.ascontiguousarray(result[0].transpose(1, 2, 0))
 
 
