@@ -157,7 +157,7 @@ def _status(job: Job | None) -> dict[str, Any]:
     if job is None:
         return {"state": "none"}
     return {
-        "state": job.state, "stage": job.progress.stage,
+        "state": job.state, "paused": job.pause.is_set(), "stage": job.progress.stage,
         "done": job.progress.done, "total": job.progress.total, "error": job.error,
         "notes": job.result.notes if job.result else [], "files": [f.name for f in job.files],
     }  # fmt: skip

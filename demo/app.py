@@ -495,7 +495,7 @@ class Page:
     def on_pause(self, session_id: str) -> Updates:
         session = self._session(session_id)
         if session.job is not None:
-            self.workspace.jobs.pause(session.job, not session.job.pause.is_set())
+            session.pause(self.workspace.jobs, not session.job.pause.is_set())
         return self._run_state(session)
 
     @told

@@ -30,6 +30,7 @@ from demo.editing import MAX_NAME, MAX_THINGS, Document, History, Thing
 from demo.imports import ODD
 from demo.project import ADJUSTABLE, Settings, Task
 from demo.sessions import Session
+from demo.zips import open_archive
 from media import InputError
 from media.draw import parse_color
 from media.masks import load_mask
@@ -37,7 +38,6 @@ from media.masks import load_mask
 RECORD = "project.json"
 VERSION = 1
 MAX_RECORD = 2**24  # bytes
-MAX_DIRECTORY = 2**24  # bytes of a zip's list of files
 MAX_MARKS = 2000  # key frames of all objects together
 _CHUNK = 2**20
 _SOURCE = re.compile(r"source([.][a-z0-9]{1,5})?")
@@ -101,21 +101,12 @@ def _marks(document: Document) -> list[str]:
 # ---------------------------------------------------------------------------------------- opening
 
 
-class _Guarded(io.FileIO):
-    """A file of which nobody reads very much at once, such as a zip's endless list of files."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_DIRECTORY:
-            raise zipfile.BadZipFile("it lists too many files")
-        return super().read(size)
-
-
 def holds_project(path: Path) -> bool:
     """Whether a file is a zip of a project, and not some other one or none."""
     if path.suffix.lower() != ".zip":
         return False
     try:
-        with _Guarded(path) as file, zipfile.ZipFile(file) as archive:
+        with open_archive(path) as archive:
             return RECORD in archive.namelist()
     except (OSError, zipfile.BadZipFile, *ODD):
         return False
@@ -140,7 +131,7 @@ def unpack(path: Path, folder: Path, max_bytes: int) -> Bundle:
         InputError: it is damaged, too large, or not what `pack` makes.
     """
     try:
-        with _Guarded(path) as file, zipfile.ZipFile(file) as archive:
+        with open_archive(path) as archive:
             if archive.getinfo(RECORD).file_size > MAX_RECORD:
                 raise InputError(f"{path.name} holds more than a project can have.")
             record = json.loads(archive.read(RECORD))

@@ -5,7 +5,7 @@ Everything here is a value that is never changed but replaced, which makes undo 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -17,6 +17,7 @@ from media.draw import parse_color
 MAX_THINGS = 20
 MAX_NAME = 40
 MAX_STEPS = 200  # that can be undone
+KEPT_STEPS, KEPT_MARKS = 50, 2000  # what of that a later server still knows, each way
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,18 @@ class History:
         self.document = document or Document()
         self._future: list[Document] = []
 
+    def to_json(self) -> dict[str, Any]:
+        """What lies before and behind the document, so far as it is worth its while to keep."""
+        return {"past": _kept(self._past), "future": _kept(self._future)}
+
+    @classmethod
+    def from_json(cls, document: Document, data: Mapping[str, Any]) -> History:
+        """The inverse of `to_json`, around the document it was about."""
+        history = cls(document)
+        history._past = [Document.from_json(step) for step in data.get("past", ())]
+        history._future = [Document.from_json(step) for step in data.get("future", ())]
+        return history
+
     @property
     def can_undo(self) -> bool:
         return bool(self._past)
@@ -200,3 +213,15 @@ class History:
         if self._future:
             self._past.append(self.document)
             self.document = self._future.pop()
+
+
+def _kept(steps: Sequence[Document]) -> list[dict[str, Any]]:
+    """The last of some steps, with at most `KEPT_MARKS` marks together."""
+    kept: list[dict[str, Any]] = []
+    marks = 0
+    for step in reversed(steps[-KEPT_STEPS:]):
+        marks += sum(len(thing.marks) for thing in step.things)
+        if marks > KEPT_MARKS:
+            break
+        kept.insert(0, step.to_json())
+    return kept

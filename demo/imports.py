@@ -21,6 +21,7 @@ import numpy as np
 
 from demo.exports import CSV_HEADER
 from demo.project import Box, ObjectPrompt, TrackPoint, Tracks, object_color, object_name
+from demo.zips import open_archive
 from media import InputError
 from media.masks import decode_rle, load_mask
 from segmenters.cleanup import mask_box
@@ -54,11 +55,11 @@ def open_zip(path: Path) -> zipfile.Path:
     Nothing is unpacked: files are read when they are asked for.
 
     Raises:
-        InputError: it is no zip, or has a file of more than `MAX_MEMBER`.
+        InputError: it is no zip, lists too many files, or has one of more than `MAX_MEMBER`.
     """
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        archive = open_archive(path)
+    except (OSError, zipfile.BadZipFile, *ODD) as error:
         raise InputError(f"{path} cannot be read as a zip: {error}.") from error
     if any(member.file_size > MAX_MEMBER for member in archive.infolist()):
         raise InputError(f"{path} holds a file of more than {MAX_MEMBER >> 20} MB.")
@@ -230,7 +231,7 @@ def read_names(path: Path) -> dict[int, str]:
     with suppress(InputError, OSError, *ODD):
         place: Place = path
         if path.suffix.lower() == ".zip":
-            place = zipfile.Path(path) / "tracks.json"
+            place = zipfile.Path(open_archive(path)) / "tracks.json"
         if place.name.lower().endswith(".json"):
             data = json.loads(place.read_text(encoding="utf-8"))
             entries = data["categories"] if "categories" in data else data["objects"]

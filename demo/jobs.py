@@ -173,6 +173,7 @@ class Jobs:
         shelves: Path,
         ended: Callable[[], None] = lambda: None,
         job_id: str | None = None,
+        paused: bool = False,
         **options: Any,
     ) -> Job:
         """Queue a run.
@@ -181,6 +182,7 @@ class Jobs:
             shelves: where the folder with the finished files is made; its name is the job's id.
             ended: called when the job is over, however it ended.
             job_id: of a job that an earlier server did not finish.
+            paused: it begins when it is told to go on.
             options: what else `demo.run.run` takes.
 
         Raises:
@@ -199,6 +201,8 @@ class Jobs:
                 self._workers[device] = ThreadPoolExecutor(1, thread_name_prefix=f"job-{device}")
                 self._runs[device] = self._new_run()
             job = Job(device, settings.do, settings.exports, job_id or uuid.uuid4().hex)
+            if paused:
+                job.pause.set()
             self._jobs[job.id] = job
             self._calls[job.id] = _Call(
                 source, folder, list(objects), settings, options, shelves, ended

@@ -668,8 +668,20 @@ class Session:
             or self._wanted() != settings
         )
 
+    def pause(self, jobs: Jobs, on: bool) -> None:
+        """Let the run stand still, or go on; a later server keeps to it."""
+        if self.job is not None:
+            jobs.pause(self.job, on)
+            self.save()
+
     def _submit(
-        self, jobs: Jobs, document: Document, settings: Settings, job_id: str | None = None
+        self,
+        jobs: Jobs,
+        document: Document,
+        settings: Settings,
+        job_id: str | None = None,
+        *,
+        paused: bool = False,
     ) -> Job:
         asked = document, settings
         objects = document.prompts(self._marks_folder)
@@ -686,8 +698,8 @@ class Session:
         with self._editing:  # it may be over before we have taken note of it
             job = jobs.submit(
                 self.source, self.folder / "results", objects, settings,
-                shelves=self.folder.parent, ended=self._ended, job_id=job_id, budget=self._budget,
-                **options,
+                shelves=self.folder.parent, ended=self._ended, job_id=job_id, paused=paused,
+                budget=self._budget, **options,
             )  # fmt: skip
             if self.job is not None and self.job.files and self._asked is not None:
                 self._earlier = self.job, self._asked[1]
@@ -707,8 +719,8 @@ class Session:
             return
         record: dict[str, Any] = {
             "name": self.name, "source": self.source.name, "frame": self.frame_index,
-            "document": self.document.to_json(), "settings": asdict(self.settings), "job": None,
-            "earlier": None,
+            "document": self.document.to_json(), "history": self.history.to_json(),
+            "settings": asdict(self.settings), "job": None, "earlier": None,
         }  # fmt: skip
         with self._editing:
             if self.job is not None and self._asked is not None:
@@ -716,6 +728,7 @@ class Session:
                 result = self.job.result
                 record["job"] = {
                     "id": self.job.id, "state": self.job.state, "error": self.job.error,
+                    "paused": self.job.pause.is_set(),
                     "files": self._names(self.job), "notes": result.notes if result else [],
                     "document": document.to_json(), "settings": asdict(settings),
                 }  # fmt: skip
@@ -751,7 +764,8 @@ class Session:
             InputError, OSError, KeyError, TypeError, ValueError: it is damaged.
         """
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        history = History(Document.from_json(record["document"]))
+        document = Document.from_json(record["document"])
+        history = History.from_json(document, record.get("history", {}))
         source = folder / Path(record["source"]).name
         session = cls(folder, source, record["name"], models, budget, rates, settings, history)
         session.settings = _settings(record["settings"])
@@ -767,7 +781,8 @@ class Session:
         state, error = record["job"]["state"], record["job"]["error"]
         if state in ("waiting", "running"):
             try:
-                session._submit(jobs, document, settings, record["job"]["id"])
+                paused = record["job"].get("paused", False)
+                session._submit(jobs, document, settings, record["job"]["id"], paused=paused)
                 return session
             except InputError as refusal:  # perhaps its device is gone
                 state, error = "failed", str(refusal)

@@ -96,8 +96,8 @@ def _describe_active(job: Job, ahead: int, left: float | None) -> str:
     paused = job.pause.is_set()
     if job.state == "waiting" and paused:
         return (
-            "<p role='status'>It is paused, so that others may run meanwhile. It goes on from the "
-            "last finished step.</p>"
+            "<p role='status'>It is paused; others may run meanwhile. It goes on from the last "
+            "finished step.</p>"
         )
     if job.state == "waiting" and ahead:
         jobs = "1 job is" if ahead == 1 else f"{ahead} jobs are"

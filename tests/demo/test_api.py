@@ -83,7 +83,7 @@ def test_the_whole_job(client: Client, clip: Path) -> None:
     act("set", steady=0.3)
     client.predict(project, {"exports": ["coco", "webm"]}, api_name="/run")
     status = wait(client, project)
-    assert status["state"] == "done" and "painted grey" in status["notes"]
+    assert status["state"] == "done" and not status["paused"] and "painted grey" in status["notes"]
     files = {Path(f).name: Path(f) for f in client.predict(project, api_name="/fetch")}
     assert set(files) == set(status["files"]) == {
         "tracked.mp4", "segmented.mp4", "removed.mp4", "cutout.webm", "tracks.json", "tracks.csv",

@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from demo import bundles
+from demo import zips
 from demo.bundles import holds_project, pack
 from demo.files import Files
 from demo.jobs import Jobs
@@ -196,5 +196,5 @@ def test_bombs_and_damaged_zips_are_refused(
     assert not holds_project(path)
     refused(workspace, path)
     path.write_bytes(whole)
-    monkeypatch.setattr(bundles, "MAX_DIRECTORY", 100)
+    monkeypatch.setattr(zips, "MAX_DIRECTORY", 100)
     assert not holds_project(path)

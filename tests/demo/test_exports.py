@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from demo import imports
+from demo import imports, zips
 from demo.exports import GREEN, write_tracks_csv
 from demo.imports import holds_masks, prompts_of, read_masks, read_tracks
 from demo.jobs import publish
@@ -241,3 +241,17 @@ def test_settings_that_exclude_each_other(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("1,2,30,40\n")
     with pytest.raises(InputError, match="not both"):
         run(clip, tmp_path / "out", [PROMPT], Settings(tracks=tmp_path / "x.txt"))
+
+
+def test_a_zip_that_lists_too_many_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(9):
+            archive.writestr(f"{index:05d}.png", b"")
+    assert holds_masks(path)
+    monkeypatch.setattr(zips, "MAX_DIRECTORY", 200)
+    for read in (read_masks, read_tracks):
+        with pytest.raises(InputError, match=r"many\.zip cannot be .* lists too many"):
+            read(path, SIZE, COUNT)

@@ -21,9 +21,10 @@ import pytest
 from PIL import Image
 
 from checkpoints import CheckpointError
-from demo import looking, pipeline, sessions
+from demo import editing, looking, pipeline, sessions
 from demo import run as runs
 from demo import workspace as spaces
+from demo.failures import Cancelled
 from demo.jobs import Job, Jobs, Progress, State
 from demo.pictures import mask_url
 from demo.project import ObjectPrompt, Settings, Task
@@ -585,7 +586,7 @@ def test_a_cancelled_run_is_not_taken_up_by_the_next_server(
     [
         ("running", "", False, "Loading the models."),
         ("running", "", True, "Loading the models, paused."),
-        ("waiting", "", True, "It is paused, so that others may run meanwhile."),
+        ("waiting", "", True, "It is paused; others may run meanwhile."),
         ("running", "cut out", False, "aria-label='Cutting it out'"),
         ("running", "export matte", True, "aria-label='Writing the masks as a black-and-white"),
     ],
@@ -702,6 +703,76 @@ def test_a_server_that_is_started_again_goes_on(
     assert found is not None and found.job is not None and found.job.state == "done"
     assert [f.name for f in found.job.files] == [f.name for f in again.job.files]
     last.close()
+
+
+def test_what_can_be_undone_and_redone_outlives_the_server(
+    workspace: Workspace, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def next_server() -> Session:
+        nonlocal workspace
+        workspace.close()
+        workspace = Workspace(workspace.options, Jobs(lambda: run_here))
+        found = workspace.find(session.id)
+        assert found is not None
+        return found
+
+    session.point(0, *middle(0), 1)
+    session.paint(0, [{"points": [[100, 80], [120, 80]], "radius": 4, "add": True}])
+    mask = session.mask_at(session.document.things[0], 0)
+    for name in ("a", "b"):
+        session.rename(1, name)
+    session.undo()
+    again = next_server()
+    assert again.document == session.document and again.view()["undo"] and again.view()["redo"]
+    again.redo()
+    assert active(again)["name"] == "b"
+    for _ in range(3):
+        again.undo()
+    assert [p[2] for p in active(again)["points"]] == [1]
+    again.redo()
+    assert np.array_equal(again.mask_at(again.document.things[0], 0), mask)
+    monkeypatch.setattr(editing, "KEPT_STEPS", 2)
+    again.undo()
+    again = next_server()
+    for _ in range(5):
+        again.redo()
+    assert active(again)["name"] == "a", "a later server knows the steps next to where one is"
+    monkeypatch.setattr(editing, "KEPT_MARKS", 1)
+    again.save()
+    again = next_server()
+    again.undo()
+    again.undo()
+    assert not again.view()["undo"] and len(active(again)["keys"]) == 1
+    workspace.close()
+
+
+def test_a_paused_run_stays_paused_over_a_restart(workspace: Workspace, session: Session) -> None:
+    session.point(2, *middle(2), 1)
+    begun, held = threading.Event(), threading.Event()
+
+    def hold(*args: object, **options: Any) -> runs.Result:
+        begun.set()
+        assert held.wait(20)
+        raise Cancelled("Stopped by the user.")
+
+    workspace.jobs = Jobs(lambda: hold)
+    job = session.start(workspace.jobs)
+    assert begun.wait(20)
+    session.pause(workspace.jobs, True)
+    kept = (session.folder / "session.json").read_text()  # as after kill -9
+    held.set()
+    workspace.close()
+    (session.folder / "session.json").write_text(kept)
+    later = Workspace(workspace.options, Jobs(lambda: run_here))
+    again = later.find(session.id)
+    assert again is not None and again.job is not None and again.job.id == job.id
+    assert again.job.active and again.job.pause.is_set()
+    assert "It is paused" in describe_run(later, again)
+    time.sleep(0.3)
+    assert again.job.state == "waiting", "nobody has told it to go on"
+    again.pause(later.jobs, False)
+    assert finished(again.job).state == "done"
+    later.close()
 
 
 @pytest.mark.parametrize("task", ["track", "segment", "remove"])
