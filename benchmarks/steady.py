@@ -4,8 +4,9 @@
     python -m benchmarks.steady window DAVIS --cache DIR --out DIR
 
 DAVIS and BOXES are folders as `python -m segmenters evaluate` takes them. `parts` cuts objects out
-the way `demo` does, and without each of its parts. `window` puts objects as small as asked for into
-a film of 1920x1080, and cuts them out of whole frames and of windows. MobileSAM, float32.
+the way `demo` does, without each of its parts, with parts that it has not, and with one part after
+another. `window` puts objects as small as asked for into a film of 1920x1080, and cuts them out of
+whole frames and of windows. MobileSAM, float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -41,42 +43,76 @@ SIDES = 50, 100, 200, 400  # of objects, in its pixels
 # ------------------------------------------------------------------------------- part by part
 
 
-def choose_without(part: str) -> Callable[..., Candidate]:
-    """`choose_candidate`, which does not learn of the `box`, or of the mask `previous` to it."""
-    return lambda candidates, **known: choose_candidate(candidates, **{**known, part: None})
+class Boxed(steady.Steadier):
+    """Chooses by the tracked box as well."""
+
+    def settle(
+        self, frame: np.ndarray, candidates: Sequence[Candidate], **where: Any
+    ) -> steady.SteadyMask:
+        choose = partial(choose_candidate, box=where["box"])
+        with patch.object(steady, CHOICE, choose):
+            return super().settle(frame, candidates, **where)
+
+
+class Cleaned(steady.Steadier):
+    """Cleans what comes out."""
+
+    def __init__(self, *, max_hole: float = 0.0, min_island: float = 0.0) -> None:
+        super().__init__()
+        self.max_hole, self.min_island = max_hole, min_island
+
+    def settle(
+        self, frame: np.ndarray, candidates: Sequence[Candidate], **where: Any
+    ) -> steady.SteadyMask:
+        settled = super().settle(frame, candidates, **where)
+        mask = clean_mask(settled.mask, max_hole=self.max_hole, min_island=self.min_island)
+        return replace(settled, mask=mask)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The product's way, less a part of it."""
+    """The product's way, less a part of it or with one more."""
 
     title: str
     instead: Mapping[str, Any] = field(default_factory=dict)  # of names of `segmenters.steady`
-    steadier: Mapping[str, float] = field(default_factory=dict)  # its arguments
+    steadier: Callable[[], steady.Steadier] = steady.Steadier
     margin: bool = True  # tracked boxes grow before they prompt
     region: region.Region = "auto"
 
 
 Name = Literal[
-    "default", "alone", "margin", "window", "choice", "box", "before", "flow", "trust", "clean",
-    "0", "0.3", "0.9",
+    "default", "margin", "window", "choice", "flow", "trust", "0", "0.3", "0.9",
+    "box", "islands", "holes", "alone", "1", "2", "3",
 ]  # fmt: skip
 CHOICE = "choose_candidate"
+BEST = {CHOICE: lambda found, **_: found[0]}
 STILL = {"dense_flow": lambda frame, _: np.zeros((*frame.shape[:2], 2), np.float32)}
+UNSMOOTHED = partial(steady.Steadier, inertia=0)
 VARIANTS: dict[Name, Variant] = {
     "default": Variant("**as it is**"),
-    "alone": Variant("without all of it: each whole frame alone, best score"),
     "margin": Variant("without the margin of tracked boxes", margin=False),
     "window": Variant("without windows: whole frames", region="never"),
-    "choice": Variant("best score in place of a choice", {CHOICE: lambda found, **_: found[0]}),
-    "box": Variant("choice without the box", {CHOICE: choose_without("box")}),
-    "before": Variant("choice without the mask before", {CHOICE: choose_without("previous")}),
+    "choice": Variant("best score in place of a choice by the mask before", BEST),
     "flow": Variant("the frame before where it was, not moved by flow", STILL),
-    "trust": Variant("smoothed as much where flow errs", steadier={"tolerance": np.inf}),
-    "clean": Variant("without cleaning", {"clean_mask": np.copy}),
-    "0": Variant("without smoothing (`--steady 0`)", steadier={"inertia": 0}),
-    "0.3": Variant("`--steady 0.3` (as it is: 0.6)", steadier={"inertia": 0.3}),
-    "0.9": Variant("`--steady 0.9`", steadier={"inertia": 0.9}),
+    "trust": Variant(
+        "smoothed as much where flow errs", steadier=partial(steady.Steadier, tolerance=np.inf)
+    ),
+    "0": Variant("without smoothing (`--steady 0`)", steadier=UNSMOOTHED),
+    "0.3": Variant(
+        "`--steady 0.3` (as it is: 0.6)", steadier=partial(steady.Steadier, inertia=0.3)
+    ),
+    "0.9": Variant("`--steady 0.9`", steadier=partial(steady.Steadier, inertia=0.9)),
+    "box": Variant("as it is, and chosen by the tracked box as well", steadier=Boxed),
+    "islands": Variant(
+        "as it is, and islands dropped (below a tenth)", steadier=partial(Cleaned, min_island=0.1)
+    ),
+    "holes": Variant(
+        "as it is, and pinholes filled (up to .3 %)", steadier=partial(Cleaned, max_hole=0.003)
+    ),
+    "alone": Variant("nothing: each whole frame alone, best score, box as it is"),
+    "1": Variant("+ margin of tracked boxes", BEST, UNSMOOTHED, region="never"),
+    "2": Variant("+ windows", BEST, UNSMOOTHED),
+    "3": Variant("+ choice by the mask before; + smoothing is as it is", steadier=UNSMOOTHED),
 }
 
 
@@ -102,7 +138,7 @@ def parts(
     sequence: list[str] | None = None,
     device: str = "auto",
 ) -> int:
-    """Score steady masks with all their parts, and without each of them.
+    """Score steady masks with all their parts, without each of them, and with others.
 
     J, F, J&F and steadiness, means over the sequences; then each sequence's J&F / steadiness.
 
@@ -110,7 +146,8 @@ def parts(
         root: Folder of annotated sequences.
         boxes: A tracker's boxes, BOXES/NAME.txt, in place of those round the true masks.
         cache: Folder to keep what frames look like to the model. A frame takes 4 MiB.
-        only: Which variant, in place of all; the numbers are weights of the frame before.
+        only: Which variant, in place of all: 0 to 0.9 are weights of the frame before, 1 to 3
+            what is left when parts are added to nothing in turn.
         sequence: Which sequence, in place of all.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
@@ -127,10 +164,14 @@ def parts(
         answer, flow = remembered(region.answer), remembered(dense_flow)
         for name in tqdm(chosen, desc=title, unit="variant", leave=False):
             variant = VARIANTS[name]
-            steadier = steady.Steadier(**variant.steadier)
             margin = variant.margin and boxes is not None  # a true box cuts nothing off
             masks = evaluation.cut_out_steadily(
-                model, clip, places, steadier=steadier, margin=margin, region=variant.region
+                model,
+                clip,
+                places,
+                steadier=variant.steadier(),
+                margin=margin,
+                region=variant.region,
             )
             if name == "alone":
                 prompts = (None if box is None else Prompt(box=box) for box in places)

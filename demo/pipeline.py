@@ -383,6 +383,7 @@ def cut_out(
             elif index == key.frame:
                 _, coarse = find_candidates(segmenter, segmenter.encode(frame), key)
                 chosen, window = look_closer(segmenter, frame, key, coarse)
+                chosen = replace(chosen, mask=clean_mask(chosen.mask))  # as the page has shown it
                 # A click may mean a part that is smaller than the box; a box means the whole of it.
                 expected = None if key.points or key.box is None else np.asarray(key.box)
                 masks[segment] = steadiers[segment].settle(

@@ -1,7 +1,4 @@
-"""From candidates to one tidy mask: choosing among them, filling pinholes, dropping islands.
-
-The numbers quoted below are mean IoU over five DAVIS-2016 sequences (320 frames, MobileSAM).
-"""
+"""From candidates to one tidy mask: choosing among them, filling pinholes, dropping islands."""
 
 from __future__ import annotations
 
@@ -30,7 +27,8 @@ def mask_box(mask: np.ndarray) -> np.ndarray | None:
 def clean_mask(mask: np.ndarray, *, max_hole: float = 0.003, min_island: float = 0.1) -> np.ndarray:
     """Drop islands and fill pinholes.
 
-    With the defaults it is a safeguard. Filling every hole would do harm: most holes are true.
+    For what somebody points at in one frame. Masks of a film are better left alone: most holes are
+    true, and so are many islands, such as what comes out from behind a tree (docs/benchmarks.md).
 
     Args:
         mask: Bool (h, w), True on the object.
@@ -86,7 +84,8 @@ def choose_candidate(
     Args:
         candidates: The answer to one prompt.
         prompt: That prompt: only masks with the fewest of its points on the wrong side count.
-        box: Float (4,), x0 y0 x1 y1 in pixels: where the tracker saw the object.
+        box: Float (4,), x0 y0 x1 y1 in pixels: drawn round the object. Not for a tracked box: it is
+            too often wrong (docs/benchmarks.md).
         previous: Bool (h, w) mask of the object in the frame before.
     """
     if prompt is not None and prompt.points is not None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from media.flow import dense_flow, warp
 from segmenters.base import MASK_INPUT_SIZE, Candidate
-from segmenters.cleanup import box_iou, choose_candidate, clean_mask, mask_box
+from segmenters.cleanup import box_iou, choose_candidate, mask_box
 from segmenters.region import Window
 
 GRID = MASK_INPUT_SIZE[0]  # side of the logits
@@ -99,14 +99,13 @@ class Steadier:
         window = window or (0, 0, size[1], size[0])
         carried = None if self._before is None else self._carry(self._before, frame, window)
         previous = None if carried is None else _enlarge(carried[0], window, size)
-        best = choose_candidate(candidates, box=box, previous=previous)
+        best = choose_candidate(candidates, previous=previous)
         mask, logits = best.mask, np.clip(best.logits, -SURE, SURE)
         if carried is not None and self.inertia > 0:
             moved, trust = carried
             logits = logits + self.inertia * trust * (moved - logits)
             mask = _enlarge(logits, window, size)
         self._before = _Before(frame, logits, window)
-        mask = clean_mask(mask)
         if box is None:
             return SteadyMask(mask, best.score, float("nan"), False)
         agreement = box_iou(mask_box(mask), box)

@@ -183,7 +183,7 @@ def test_annotations_of_another_size_are_refused(make: Make) -> None:
 
 
 class Either:
-    """A segmenter that cannot tell which half is meant, and is a little surer of the right one."""
+    """Asked about both halves, it cannot tell which is meant; it is surer of the right one."""
 
     def encode(self, frame: np.ndarray) -> None:
         pass
@@ -193,7 +193,9 @@ class Either:
         halves[0, 10:50, 5:35] = halves[1, 10:50, 45:75] = True
         logits = np.full((2, 256, 256), -8, np.float32)
         logits[0, 32:160, 16:112] = logits[1, 32:160, 144:240] = 8
-        scores = (0.85, 0.9)
+        box = prompts[0].box
+        assert box is not None
+        scores = (0.95 if box[2] < 40 else 0.85, 0.9)
         return [[Candidate(*one) for one in zip(halves, scores, logits, strict=True)]]
 
 

@@ -79,7 +79,7 @@ def test_masks_are_made_scored_and_kept(
         (["--sequence", "three"], "There is no sequence three"),
         (["--boxes", "nowhere"], "There are no boxes of one"),
         (["--masks", "nowhere"], "There are no masks of one"),
-        (["--prompt", "wish"], "invalid choice"),
+        (["--prompt", "wish"], "there is no 'wish'"),
     ],
     ids=str,
 )

