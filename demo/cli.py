@@ -327,15 +327,19 @@ def dispatch(args: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
-def _on_terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad input."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, _on_terminate)  # a killed run tidies up like an interrupted one
-    show = False
+    stopped = show = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # a killed run tidies up like an interrupted one
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         args = build_parser().parse_args(argv)
         show = getattr(args, "traceback", False)
@@ -343,7 +347,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if show:
             traceback.print_exc()
-        sentence, code = explain(error)
+        # An import that is interrupted may raise something else.
+        sentence, code = explain(KeyboardInterrupt() if stopped else error)
         hint = " Add --traceback to see where." if "unexpectedly" in sentence and not show else ""
         print(f"Error: {sentence}{hint}", file=sys.stderr)
         return code

@@ -13,6 +13,8 @@ from media.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+_MOST_THREADS = 4096
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn "auto" into cuda, mps or cpu, whichever comes first on this machine, and check others.
@@ -40,12 +42,12 @@ def use_threads(count: int | None) -> None:
     """Compute with so many threads of the CPU, in PyTorch and OpenCV; None: as they choose.
 
     Raises:
-        InputError: it is less than one.
+        InputError: it is less than one, or more than any machine has.
     """
     if count is None:
         return
-    if count < 1:
-        raise InputError(f"At least one thread is needed, not {count}.")
+    if not 1 <= count <= _MOST_THREADS:
+        raise InputError(f"1 to {_MOST_THREADS} threads can compute, not {count}.")
     import torch
 
     torch.set_num_threads(count)

@@ -99,6 +99,8 @@ def track(
     corners = _parse_box(box)
     if out is not None and out.is_dir():
         raise InputError(f"{out} is a folder: give the name of a file in it.")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of work
     use_threads(threads)
     contestant = Contestant(
         tracker,
@@ -124,7 +126,6 @@ def track(
     if out is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         return 0
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     print(out)
