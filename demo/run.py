@@ -6,7 +6,6 @@ The stages themselves are in `demo/pipeline.py`, the folder they write to in `de
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -64,6 +63,7 @@ from demo.project import (
 from inpainting import Inpainter
 from media import InputError
 from media.device import peak_rss_mb
+from media.files import replacing_folder
 from media.masks import MaskFolder, MaskUnion, load_mask
 from media.video import Budget, VideoReader, open_video
 from segmenters import Segmenter
@@ -412,21 +412,17 @@ class _Run:
 
     def _publish_masks(self, sources: Mapping[int, Masks]) -> None:
         """Lay out the results: all objects' masks together and, of several, each one's as well."""
-        size, final = self.reader.info.size, self.project.folder / "masks"
-        part = final.with_name("masks.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        union = MaskFolder(part, size=size)
-        folders = self.project.object_masks(self.cut, size, part)
-        for index in self.span:
-            masks = {number: source[index] for number, source in sources.items()}
-            if len(masks) > 1:
-                for number, mask in masks.items():
-                    folders[number].write(index, mask)
-            union.write(index, np.any([np.zeros(size, bool), *masks.values()], axis=0))
-            self.poll()
-        shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
+        size = self.reader.info.size
+        with replacing_folder(self.project.folder / "masks") as part:
+            union = MaskFolder(part, size=size)
+            folders = self.project.object_masks(self.cut, size, part)
+            for index in self.span:
+                masks = {number: source[index] for number, source in sources.items()}
+                if len(masks) > 1:
+                    for number, mask in masks.items():
+                        folders[number].write(index, mask)
+                union.write(index, np.any([np.zeros(size, bool), *masks.values()], axis=0))
+                self.poll()
 
     def _masks(self) -> dict[int, MaskFolder]:
         """The masks that were laid out, of each object."""

@@ -1,8 +1,9 @@
-"""Files that appear complete or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,3 +26,31 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Lend an empty folder, PATH.part; at the end of the block it takes the place of PATH.
+
+    When the block fails, the new folder is removed and the older one stays.
+
+    Args:
+        path: the folder to make; the one it lies in exists.
+    """
+    part = path.with_name(path.name + ".part")
+    _remove(part)
+    part.mkdir()
+    try:
+        yield part
+        _remove(path)
+        part.rename(path)
+    except BaseException:
+        _remove(part)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
