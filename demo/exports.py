@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from demo.pipeline import write_video
 from demo.project import ObjectPrompt, TrackPoint, Tracks, write_json, write_whole
+from media.files import replacing_folder
 from media.masks import MaskFolder, MaskUnion, encode_rle
 from media.video import VideoReader
 
@@ -123,16 +123,15 @@ def _write_mot(path: Path, material: Material) -> None:
 
 def _write_per_object(folder: Path, material: Material, lost: str) -> None:
     """One file per object and one line per frame of the range: left,top,width,height from 0."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for prompt in material.objects:
-        points = (material.tracks.at(index).get(prompt.id) for index in material.span)
-        boxes = (None if point is None else point.box for point in points)
-        lines = (
-            (lost if box is None else ",".join(f"{v:.2f}" for v in _xywh(box))) + "\n"
-            for box in boxes
-        )
-        write_whole(folder / f"object_{prompt.id}.txt", lines)
+    with replacing_folder(folder) as part:
+        for prompt in material.objects:
+            points = (material.tracks.at(index).get(prompt.id) for index in material.span)
+            boxes = (None if point is None else point.box for point in points)
+            lines = (
+                (lost if box is None else ",".join(f"{v:.2f}" for v in _xywh(box))) + "\n"
+                for box in boxes
+            )
+            write_whole(part / f"object_{prompt.id}.txt", lines)
 
 
 def _xywh(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
