@@ -219,3 +219,15 @@ def test_importing_is_light() -> None:
         check=True,
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_reader_who_leaves_is_not_told_of_it() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "checkpoints", "list"],
+        cwd=Path(store.__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 1
