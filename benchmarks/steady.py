@@ -76,21 +76,31 @@ class Variant:
     title: str
     instead: Mapping[str, Any] = field(default_factory=dict)  # of names of `segmenters.steady`
     steadier: Callable[[], steady.Steadier] = steady.Steadier
-    margin: bool = True  # tracked boxes grow before they prompt
+    asked: tuple[int, ...] = (
+        0,
+        1,
+    )  # which of `boxes_to_ask`: the larger one, the tracked one itself
     region: region.Region = "auto"
+
+    def boxes_to_ask(self, box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+        """See `segmenters.steady.boxes_to_ask`."""
+        both = steady.boxes_to_ask(box, size)
+        return tuple(both[index] for index in self.asked)
 
 
 Name = Literal[
-    "default", "margin", "window", "choice", "flow", "trust", "0", "0.3", "0.9",
-    "box", "islands", "holes", "alone", "1", "2", "3",
+    "default", "larger", "itself", "window", "choice", "flow", "trust", "0", "0.3", "0.9",
+    "box", "islands", "holes", "alone", "1", "2", "3", "4",
 ]  # fmt: skip
 CHOICE = "choose_candidate"
 BEST = {CHOICE: lambda found, **_: found[0]}
 STILL = {"dense_flow": lambda frame, _: np.zeros((*frame.shape[:2], 2), np.float32)}
+LARGER = (0,)
 UNSMOOTHED = partial(steady.Steadier, inertia=0)
 VARIANTS: dict[Name, Variant] = {
     "default": Variant("**as it is**"),
-    "margin": Variant("without the margin of tracked boxes", margin=False),
+    "larger": Variant("asked about the larger box alone", asked=LARGER),
+    "itself": Variant("asked about the tracked box alone", asked=(1,)),
     "window": Variant("without windows: whole frames", region="never"),
     "choice": Variant("best score in place of a choice by the mask before", BEST),
     "flow": Variant("the frame before where it was, not moved by flow", STILL),
@@ -110,9 +120,11 @@ VARIANTS: dict[Name, Variant] = {
         "as it is, and pinholes filled (up to .3 %)", steadier=partial(Cleaned, max_hole=0.003)
     ),
     "alone": Variant("nothing: each whole frame alone, best score, box as it is"),
-    "1": Variant("+ margin of tracked boxes", BEST, UNSMOOTHED, region="never"),
-    "2": Variant("+ windows", BEST, UNSMOOTHED),
-    "3": Variant("+ choice by the mask before; + smoothing is as it is", steadier=UNSMOOTHED),
+    "1": Variant("+ a margin round tracked boxes", BEST, UNSMOOTHED, LARGER, region="never"),
+    "2": Variant("+ windows", BEST, UNSMOOTHED, LARGER),
+    "3": Variant("+ choice by the mask before", steadier=UNSMOOTHED, asked=LARGER),
+    "4": Variant("+ the tracked box itself as well", steadier=UNSMOOTHED),
+    # + smoothing is "default"
 }
 
 
@@ -146,8 +158,8 @@ def parts(
         root: Folder of annotated sequences.
         boxes: A tracker's boxes, BOXES/NAME.txt, in place of those round the true masks.
         cache: Folder to keep what frames look like to the model. A frame takes 4 MiB.
-        only: Which variant, in place of all: 0 to 0.9 are weights of the frame before, 1 to 3
-            what is left when parts are added to nothing in turn.
+        only: Which variant, in place of all: 0 to 0.9 are weights of the frame before, 1 to 4
+            what there is when parts are added to nothing in turn.
         sequence: Which sequence, in place of all.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
@@ -164,13 +176,12 @@ def parts(
         answer, flow = remembered(region.answer), remembered(dense_flow)
         for name in tqdm(chosen, desc=title, unit="variant", leave=False):
             variant = VARIANTS[name]
-            margin = variant.margin and boxes is not None  # a true box cuts nothing off
             masks = evaluation.cut_out_steadily(
                 model,
                 clip,
                 places,
                 steadier=variant.steadier(),
-                margin=margin,
+                tracked=boxes is not None,
                 region=variant.region,
             )
             if name == "alone":
@@ -178,7 +189,12 @@ def parts(
                 masks = evaluation.cut_out_alone(model, clip, prompts)
             instead: dict[str, Any] = {"dense_flow": flow, **variant.instead}
             with (
-                patch.multiple(evaluation, answer=answer, dense_flow=flow),
+                patch.multiple(
+                    evaluation,
+                    answer=answer,
+                    dense_flow=flow,
+                    boxes_to_ask=variant.boxes_to_ask,
+                ),
                 patch.multiple(steady, **instead),
             ):
                 table[name][title] = evaluation.score(clip, number, masks)

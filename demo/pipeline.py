@@ -47,7 +47,7 @@ from segmenters import (
 from segmenters.cache import CachedSegmenter
 from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 from segmenters.region import Window, answer, choose_window, is_within
-from segmenters.steady import Steadier, SteadyMask, with_margin
+from segmenters.steady import Steadier, SteadyMask, boxes_to_ask
 from trackers import MultiTracker, Track, build_tracker, list_trackers
 
 Frame = np.ndarray  # RGB uint8 (h, w, 3)
@@ -370,7 +370,7 @@ def cut_out(
             segment: steadiers.get(segment) or Steadier(inertia=steady) for segment in here
         }
         masks = dict.fromkeys(here, nothing)
-        asked: dict[Segment, tuple[Prompt, Window]] = {}
+        asked: dict[Segment, tuple[tuple[np.ndarray, np.ndarray], Window]] = {}
         for segment in here:
             number, key = segment.prompt.id, segment.key
             point = tracks.at(index).get(number)
@@ -390,13 +390,18 @@ def cut_out(
                     frame, [chosen], box=expected, window=window
                 )
             else:
-                box = with_margin(np.asarray(point.box, np.float32), size)
-                asked[segment] = Prompt(box), choose_window(box, size)
-        answers = answer(segmenter, frame, list(asked.values()))
-        for (segment, (prompt, near)), candidates in zip(asked.items(), answers, strict=True):
-            masks[segment] = steadiers[segment].settle(
-                frame, candidates, box=prompt.box, window=near
+                both = boxes_to_ask(np.asarray(point.box), size)
+                asked[segment] = both, choose_window(both[0], size)
+        answers = iter(
+            answer(
+                segmenter,
+                frame,
+                [(Prompt(box), near) for both, near in asked.values() for box in both],
             )
+        )
+        for segment, (both, near) in asked.items():
+            candidates = [*next(answers), *next(answers)]
+            masks[segment] = steadiers[segment].settle(frame, candidates, box=both[0], window=near)
         yield index, frame, masks
 
 

@@ -101,10 +101,9 @@ def evaluate(
             places = [None if own is None else own.box for own in prompts]
         if alone or (boxes is None and prompt == "point"):
             return cut_out_alone(model, clip, prompts)
-        margin = boxes is not None  # a true box cuts nothing off
-        steadier = Steadier()
+        tracked, steadier = boxes is not None, Steadier()
         return cut_out_steadily(
-            model, clip, places, steadier=steadier, margin=margin, region=region
+            model, clip, places, steadier=steadier, tracked=tracked, region=region
         )
 
     rows: dict[str, Scores] = {}

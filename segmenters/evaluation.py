@@ -27,7 +27,7 @@ from media.masks import load_mask
 from segmenters.base import Prompt, Segmenter
 from segmenters.cleanup import mask_box
 from segmenters.region import Region, answer, choose_window, is_within
-from segmenters.steady import Steadier, with_margin
+from segmenters.steady import Steadier, boxes_to_ask
 
 BOUNDARY = 0.008  # tolerance of F as a share of the frame's diagonal
 VOID = 255  # in annotations with several objects: neither object nor background
@@ -401,7 +401,7 @@ def cut_out_steadily(
     boxes: Iterable[np.ndarray | None],
     *,
     steadier: Steadier,
-    margin: bool,
+    tracked: bool,
     region: Region = "auto",
 ) -> Iterator[np.ndarray]:
     """Bool (h, w) per frame, prompted with boxes, as `demo` does; empty where there is no box.
@@ -413,7 +413,8 @@ def cut_out_steadily(
         clip: The sequence.
         boxes: Float (4,), x0 y0 x1 y1 in pixels, per frame; None where the object is lost.
         steadier: Makes masks of them.
-        margin: Whether boxes grow before they prompt, as those of a tracker should.
+        tracked: Whether the boxes are those of a tracker, which are asked about twice; see
+            `boxes_to_ask`.
         region: Whether to look closer at the object.
     """
     cuts = CutDetector()
@@ -425,7 +426,8 @@ def cut_out_steadily(
         if box is None:
             yield np.zeros(size, bool)
             continue
-        box = with_margin(box, size) if margin else box
-        window = choose_window(box, size, region=region)
-        (candidates,) = answer(segmenter, frame, [(Prompt(box=box), window)])
-        yield steadier.settle(frame, candidates, box=box, window=window).mask
+        boxes_asked = boxes_to_ask(box, size) if tracked else (box,)
+        window = choose_window(boxes_asked[0], size, region=region)
+        answers = answer(segmenter, frame, [(Prompt(box=one), window) for one in boxes_asked])
+        candidates = [candidate for answer in answers for candidate in answer]
+        yield steadier.settle(frame, candidates, box=boxes_asked[0], window=window).mask

@@ -26,18 +26,27 @@ FINER = 2  # pixels per cell of the logits at which flow is found
 DOUBT_SCORE = 0.85  # a mask with a lower score is doubtful
 DOUBT_AGREEMENT = 0.3  # and so is one whose box overlaps less with the tracked one
 SURE = 10.0  # logits beyond this count as this: sure enough to be given up within a few frames
-BOX_MARGIN = 0.05  # of its size, at each side: what a tracked box grows by before it prompts
+BOX_MARGIN = 0.05  # of its size, at each side: by how much a box is the larger one of two
 
 
-def with_margin(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Let a tracked box grow, because it often cuts off feet and a segmenter keeps to its box.
+def boxes_to_ask(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What to prompt with for a tracked box: one that is larger by a margin, and the box itself.
+
+    A tracked box often cuts off feet, and a segmenter keeps to its box; a larger one lets in what
+    stands beside the object. The frame before decides between the answers to both.
 
     Args:
         box: Float (4,), x0 y0 x1 y1 in pixels.
-        size: (height, width) of the frame, which the result does not reach beyond.
+        size: (height, width) of the frame, which the results do not reach beyond.
+
+    Returns:
+        Two of float32 (4,).
     """
+    box = np.asarray(box, np.float32)
     margin = BOX_MARGIN * np.tile(box[2:] - box[:2], 2) * np.array([-1, -1, 1, 1])
-    return np.clip(box + margin, 0, np.tile(size[::-1], 2)).astype(np.float32)
+    inside = np.tile(size[::-1], 2)
+    larger, own = (np.clip(one, 0, inside).astype(np.float32) for one in (box + margin, box))
+    return larger, own
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +100,7 @@ class Steadier:
 
         Args:
             frame: RGB uint8 (h, w, 3).
-            candidates: The answer to one prompt about it.
+            candidates: The answer to one prompt about it, or the answers to several.
             box: Float (4,), x0 y0 x1 y1 in pixels: where the tracker saw the object.
             window: What part of the frame was encoded, if not all of it.
         """

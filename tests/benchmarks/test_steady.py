@@ -29,19 +29,23 @@ class Moody(ColourSegmenter):
         self.asked: list[float] = []  # widths of boxes
 
     def predict(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Candidate]]:
-        assert prompts[0].box is not None
-        self.asked.append(float(prompts[0].box[2] - prompts[0].box[0]))
-        ((whole,),) = super().predict(embedding, prompts)
+        return [self._answer(embedding, prompt) for prompt in prompts]
+
+    def _answer(self, embedding: Embedding, prompt: Prompt) -> list[Candidate]:
+        assert prompt.box is not None
+        self.asked.append(float(prompt.box[2] - prompt.box[0]))
+        ((whole,),) = super().predict(embedding, [prompt])
         frame = embedding.features.numpy().copy()
         if frame[..., 0].max() < 220:
             nothing = np.zeros_like(whole.mask)
-            return [[replace(whole, mask=nothing, logits=np.full_like(whole.logits, -1))]]
+            return [replace(whole, mask=nothing, logits=np.full_like(whole.logits, -1))]
         left = np.flatnonzero(red(frame).any(axis=0))[0]
         if left == square_box(0)[0]:
-            return [[whole]]
+            return [whole]
         frame[:, left + SIDE // 2 :] = 0
-        ((half,),) = super().predict(replace(embedding, features=torch.from_numpy(frame)), prompts)
-        return [[replace(half, score=0.95), whole]]
+        darker = replace(embedding, features=torch.from_numpy(frame))
+        ((half,),) = super().predict(darker, [prompt])
+        return [replace(half, score=0.95), whole]
 
 
 class Blurred(ColourSegmenter):
@@ -103,15 +107,17 @@ def test_each_part_makes_its_difference(
 
 
 def test_only_tracked_boxes_grow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for boxes, only, width in (
-        (None, "default", SIDE),
-        (root / "boxes", "margin", SIDE),
-        (root / "boxes", "default", SIDE * (1 + 2 * product.BOX_MARGIN)),
+    larger = SIDE * (1 + 2 * product.BOX_MARGIN)
+    for boxes, only, widths in (
+        (None, "default", [SIDE]),
+        (root / "boxes", "itself", [SIDE]),
+        (root / "boxes", "larger", [larger]),
+        (root / "boxes", "default", [larger, SIDE]),
     ):
         model = Moody()
         monkeypatch.setattr(steady, "build_segmenter", lambda *a, model=model, **k: model)
         steady.parts(root, boxes=boxes, only=[only])
-        assert model.asked == pytest.approx([width] * COUNT)
+        assert model.asked == pytest.approx(widths * COUNT)
 
 
 def test_small_objects_from_near(

@@ -106,7 +106,8 @@ def test_what_was_decided_before_a_cut_does_not_count_behind_it(tmp_path: Path, 
             logits = np.full((2, 256, 256), -8, np.float32)
             logits[0, 32:128, 16:112] = logits[1, 32:128, 144:240] = 8
             scores = (0.85, 0.9)
-            return [[Candidate(*one) for one in zip(halves, scores, logits, strict=True)]]
+            both = [Candidate(*one) for one in zip(halves, scores, logits, strict=True)]
+            return [both] * len(prompts)
 
     other = np.full((HEIGHT, WIDTH, 3), (10, 60, 160), np.uint8)
     other[20:60, 80:] = (240, 220, 40)

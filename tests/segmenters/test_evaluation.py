@@ -209,7 +209,7 @@ def test_the_shot_before_does_not_vote(tmp_path: Path, cut: bool) -> None:
     left, both = np.array([5, 10, 35, 50]), np.array([5, 10, 75, 50])
     masks = cut_out_steadily(
         Either(), Clip("clip", tuple(frames), {}), [left, left, both, both],  # type: ignore[arg-type]
-        steadier=Steadier(), margin=False,
+        steadier=Steadier(), tracked=False,
     )  # fmt: skip
     found = ["left" if mask[30, 20] else "right" for mask in masks]
     assert found == ["left", "left", *(["right"] * 2 if cut else ["left"] * 2)]

@@ -10,7 +10,7 @@ from segment_anything.modeling import Sam
 
 from segmenters import Candidate
 from segmenters.cleanup import choose_candidate
-from segmenters.steady import BOX_MARGIN, Steadier, _enlarge, with_margin
+from segmenters.steady import BOX_MARGIN, Steadier, _enlarge, boxes_to_ask
 
 SIZE = (120, 200)
 WHOLE = (0, 0, 200, 120)
@@ -186,7 +186,8 @@ def test_logits_are_enlarged_as_the_model_does(small_sam: Sam, size: tuple[int, 
     assert (ours != (expected[0, 0].numpy() > 0)).mean() < 1e-3
 
 
-def test_a_margin_stays_inside_the_frame() -> None:
-    grown = with_margin(np.array([0, 20, 100, 60], np.float32), SIZE)
-    assert grown == pytest.approx([0, 20 - 40 * BOX_MARGIN, 100 + 100 * BOX_MARGIN, 62])
-    assert grown.dtype == np.float32
+def test_boxes_that_are_asked_about_stay_inside_the_frame() -> None:
+    larger, own = boxes_to_ask(np.array([-4, 20, 100, 60]), SIZE)
+    assert larger == pytest.approx([0, 20 - 40 * BOX_MARGIN, 100 + 104 * BOX_MARGIN, 62])
+    assert own.tolist() == [0, 20, 100, 60]
+    assert larger.dtype == own.dtype == np.float32
