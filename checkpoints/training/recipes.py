@@ -176,8 +176,16 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     elif kind in (int, str, bool) and type(value) is kind:
         return value
-    wanted = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise InputError(f"{where} should be {wanted}, not {value!r}.")
+    raise InputError(f"{where} should be {_wanted(kind)}, not {value!r}.")
+
+
+def _wanted(kind: Any) -> str:
+    """A type as a person calls it who writes a recipe."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)} values"
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(kind, "a section of settings")
 
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
