@@ -408,7 +408,7 @@ def lessons(teacher: Path, pairs: list[list[int]]) -> dict[str, object]:
     """The paper's losses of deep-to-shallow distillation, weaker.
 
     The paper has 5 and 0.2. Chosen among four such pairs by runs of 120 steps with a seed of their
-    own, on pairs that are not those reported (docs/training.md, section 7).
+    own, on pairs that are not those reported (docs/benchmarks.md).
     """
     return {
         "teacher": {"name": "mixformerv2_small", "weights": str(teacher)},
