@@ -112,11 +112,17 @@ class _Ended(Failed):
     """The child has ended by itself."""
 
     def __init__(self, code: int | None) -> None:
-        super().__init__(
-            f"The run's process ended unexpectedly (code {code}), most likely for want of "
-            "memory; finished steps are kept, so run again with a smaller part of the video.",
-            EXIT_FAILED,
-        )
+        if code == _KILLED:  # the system ends whoever takes more memory than there is
+            text = (
+                "The run's process was ended by the system, most likely for want of memory; "
+                "finished steps are kept, so run again with a smaller part of the video."
+            )
+        else:
+            text = (
+                f"The run's process ended unexpectedly (code {code}); what the server has printed "
+                "says why. Finished steps are kept."
+            )
+        super().__init__(text, EXIT_FAILED)
         self.exitcode = code
 
 
@@ -175,7 +181,6 @@ class Worker:
                     paused=paused, picture=picture, **options, **({"said": said} if said else {}),
                 )  # fmt: skip
             except _Ended as end:
-                # The system ends whoever takes more memory than there is.
                 if end.exitcode != _KILLED or stage != "paint away":
                     raise
                 with open_video(source) as reader:

@@ -811,18 +811,20 @@ document.addEventListener("keydown", (event) => {
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };
   const numbered = { 1: 0, 2: 1, 3: 2 };
+  const control = event.ctrlKey || event.metaKey;
   const aims = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   if (event.altKey && key in aims) moveAim(...aims[key]);
   else if (event.altKey) return;
-  else if (aim && key === "Enter" && !event.target.closest("button")) pointAt(aim, 1);
+  else if (aim && key === "Enter" && !control && !event.target.closest("button")) pointAt(aim, 1);
   else if (aim && (key === "Delete" || key === "Backspace")) pointAt(aim, 0);
   else if (key === "Escape") {
     cancel();
     aim = null;
     showAim();
-  } else if (event.ctrlKey || event.metaKey) {
+  } else if (control) {
     if (key === "z") event.shiftKey ? COMMANDS.redo() : COMMANDS.undo();
     else if (key === "y") COMMANDS.redo();
+    else if (key === "Enter") document.querySelector("#run").click();
     else return;
   } else if (key in numbered && numbered[key] < value.candidates.count) {
     act("choose", { frame: value.index, number: numbered[key] });
@@ -834,6 +836,13 @@ document.addEventListener("keydown", (event) => {
 // Something may have been done in another tab, or been finished while nobody looked.
 document.addEventListener("visibilitychange", () => {
   if (value && !document.hidden) trigger("refresh", {});
+});
+// Somebody has seen in a result what is to be put right.
+document.addEventListener("mixcut-frame", (event) => {
+  if (!value) return;
+  find(".title").scrollIntoView({ behavior: "smooth" });
+  find(".stage").focus({ preventScroll: true });
+  seek(event.detail, 0);
 });
 window.addEventListener("popstate", () => location.reload());
 

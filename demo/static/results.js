@@ -64,12 +64,17 @@ function keepInStep() {
   after.paused ? before.pause() : before.play().catch(() => {});
 }
 
+/** The frame of the source that is shown. */
+function shownFrame() {
+  const { fps, begin } = props.value;
+  return Math.floor((find(".after").currentTime + (trimmed(which) ? begin : 0)) * fps + 0.01);
+}
+
 /** The bar below: where the video is, and whether it plays. */
 function showTime() {
   const after = find(".after");
-  const frame = Math.floor(after.currentTime * props.value.fps + 0.01);
   find(".seek").value = after.currentTime / (after.duration || 1);
-  find(".time").textContent = `frame ${frame}, ${after.currentTime.toFixed(2)} of ${(after.duration || 0).toFixed(2)} s`;
+  find(".time").textContent = `frame ${shownFrame()}, ${after.currentTime.toFixed(2)} of ${(after.duration || 0).toFixed(2)} s`;
   find("[data-do=play]").setAttribute("aria-label", after.paused ? "Play" : "Stop");
   find("[data-do=play] path").setAttribute("d", after.paused ? "M4 2l9 6-9 6z" : "M4 2h3v12H4zM9 2h3v12H9z");
   find("[data-do=mute]").setAttribute("aria-pressed", after.muted);
@@ -80,6 +85,8 @@ const COMMANDS = {
   back: (video) => step(video, -1),
   on: (video) => step(video, 1),
   mute: (video) => (video.muted = !video.muted),
+  // The editor goes there.
+  correct: (video) => (video.pause(), document.dispatchEvent(new CustomEvent("mixcut-frame", { detail: shownFrame() }))),
   full: () => (document.fullscreenElement ? document.exitFullscreen() : find(".screen").requestFullscreen()),
 };
 

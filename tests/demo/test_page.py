@@ -423,8 +423,18 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
         names = bundle.namelist()
         assert filename.endswith(".zip") and {"tracks.csv", "tracks.json", "run.json"} <= set(names)
         assert sum(name.startswith("masks/") for name in names) == SHORT
+    page.locator("#screen video.after").evaluate(
+        "v => new Promise(done => { v.onseeked = done; v.currentTime = 0.75 })"
+    )
+    expect(page.locator("#screen .time")).to_contain_text("frame 7,")
+    page.locator("#screen [data-do=correct]").click()
+    expect(page.locator("#frame input")).to_have_value("7")
+    expect(page.locator("#picture .stage")).to_be_focused()
+    expect(page.locator("#picture .note")).to_contain_text("corrects it from this frame on")
     expect(page.locator("#models")).to_contain_text("mobile_sam")
 
+    show_frame(page, 4)
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
     page.reload()  # what is done is still there
     expect(page.locator("#picture i.dot.on")).to_have_count(1)
     assert video_facts(page, result(page, "segmented.mp4"))["width"] == WIDTH
@@ -1046,6 +1056,8 @@ def test_all_of_pointing_is_possible_from_the_keyboard(project: Callable[..., An
     expect(page.locator("#picture .stage")).to_have_attribute("data-tool", "minus")
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 0 "))
     assert page.locator("#picture button[data-tool][tabindex='0']").count() == 1
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#run")).to_be_disabled()
 
 
 def test_a_project_that_is_no_longer_kept_is_a_sentence(

@@ -37,6 +37,8 @@ def steps(
     if word == "die":
         (folder / "removed.mp4.part").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
+    if word == "crash":
+        os._exit(3)
     if word == "film.mp4":
         report("paint away", 0, 400)
         if settings.resolution is None:
@@ -138,8 +140,10 @@ def test_a_paused_run_stands_still(worker: Worker, tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_is_told_of_and_replaced(worker: Worker, tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="ended unexpectedly"):
+    with pytest.raises(Failed, match="ended by the system, most likely for want of memory"):
         call(worker, "die", tmp_path)
+    with pytest.raises(Failed, match=r"ended unexpectedly \(code 3\); what the server has printed"):
+        call(worker, "crash", tmp_path)
     assert not list(tmp_path.glob("*.part"))
     call(worker, "quick", tmp_path)
 
