@@ -35,6 +35,7 @@ class WeightsRecord:
 
     @classmethod
     def of_file(cls, name: str, path: Path) -> WeightsRecord:
+        """That of a file, or of weights in pieces by their index. Raises OSError if unreadable."""
         found = [sha256_of(file) for file in pieces(path)]
         if path.name.endswith(INDEX):  # which is alike for all weights of one network
             found = [hashlib.sha256("".join(found).encode()).hexdigest()]
@@ -42,6 +43,7 @@ class WeightsRecord:
 
     @classmethod
     def of_tensors(cls, state: Mapping[str, torch.Tensor]) -> WeightsRecord:
+        """That of named tensors, whatever device they are on; their order counts."""
         import torch  # late, so that fetching needs no torch
 
         digest = hashlib.sha256()

@@ -49,6 +49,7 @@ def parse_box(text: str) -> Box:
 
 
 def parse_login(text: str) -> tuple[str, str]:
+    """`NAME:PASSWORD`; the password may hold further colons."""
     name, colon, password = text.partition(":")
     if not (name and colon and password):
         raise InputError("--auth takes a name and a password: NAME:PASSWORD.")
@@ -79,6 +80,7 @@ def prompts_from(args: argparse.Namespace) -> list[ObjectPrompt]:
 
 
 def settings_from(args: argparse.Namespace, do: str) -> Settings:
+    """What the options of a run say; raises InputError where they contradict each other."""
     return Settings(
         do=do,  # type: ignore[arg-type]  # argparse allows these three only
         start=args.start,
@@ -302,6 +304,7 @@ def budget_from(args: argparse.Namespace) -> Budget:
 
 
 def dispatch(args: argparse.Namespace) -> int:
+    """Do what was asked for, the page without a command, and return the exit code."""
     if args.command is None:
         if not 0 < args.port < 2**16:
             raise InputError(f"--port takes a number from 1 to 65535, not {args.port}.")

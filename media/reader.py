@@ -28,14 +28,25 @@ _open_readers_lock = Lock()
 
 
 class Cursor(Protocol):
-    """A reading position with a file handle of its own; sequential reads are cheap."""
+    """A reading position with a file handle of its own; sequential reads are cheap.
+
+    `read` gives frame `number`, counted from 0.
+    """
 
     def read(self, number: int) -> Frame: ...
     def close(self) -> None: ...
 
 
 class Source(Protocol):
-    """What a kind of video has to offer: `media.film.Film`, `media.pictures.Pictures`."""
+    """What a kind of video has to offer: `media.film.Film`, `media.pictures.Pictures`.
+
+    Attributes:
+        damaged: numbers of frames that could not be decoded, as far as they have been read.
+        pts, durations: int64 (n,), of the frames in the order of showing, in the time base.
+
+    `group_start` says at which frame decoding has to begin for `number`, `cursor` opens the file
+    once more.
+    """
 
     info: VideoInfo
     damaged: set[int]
