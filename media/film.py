@@ -165,6 +165,11 @@ def _frame_rate(promised: Fraction | None, count: int, total: Fraction) -> Fract
 def _notes(index: FrameIndex, depth: int, hdr: bool) -> Iterator[str]:
     if index.promised:
         yield f"{len(index)} of {index.promised} frames can be read; the file ends too early."
+    if index.hidden:
+        yield (
+            f"{index.hidden} of {len(index) + index.hidden} frames are left out: each has the time "
+            "stamp of another one, as above 1000 frames a second in mkv."
+        )
     if hdr:
         yield f"{depth}-bit HDR video is shown tone-mapped to 8 bit."
     elif depth > 8:

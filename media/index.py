@@ -100,6 +100,7 @@ class FrameIndex:
         counted: The time stamps do not say which frame is which (AVI with B-frames stores none of
             showing): frames have to be counted from the beginning.
         promised: Frames that there should be, if fewer came because the file ends early; else 0.
+        hidden: Frames that are left out, because their time stamp is that of another one.
     """
 
     pts: np.ndarray
@@ -110,6 +111,7 @@ class FrameIndex:
     key_seek: np.ndarray
     counted: bool
     promised: int
+    hidden: int
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -212,6 +214,7 @@ def _arrange(
 
     place = np.flatnonzero(shown)
     frame_pts, first = np.unique(pts[place], return_index=True)
+    hidden = len(place) - len(first)
     place = place[first]
     # A frame that comes after a key frame in the file but is shown before it (open group of
     # pictures) needs the group before.
@@ -228,6 +231,7 @@ def _arrange(
         key_seek=np.minimum(dts, pts)[key_place],
         counted=counted,
         promised=promised,
+        hidden=hidden,
     )
 
 

@@ -315,6 +315,13 @@ def test_titles_that_are_not_utf8(clips: Any, tmp_path: Path) -> None:
         assert len(video) == 3
 
 
+def test_frames_too_fast_for_their_time_stamps_are_said(clips: Any, tmp_path: Path) -> None:
+    clip = clips.write(tmp_path / "fast.mkv", 24, time_base=MILLI, pts=[i // 2 for i in range(24)])
+    with open_video(clip) as video:
+        assert len(video) == len(list(video.frames())) == 12
+        assert video.notes[0].startswith("12 of 24 frames are left out")
+
+
 # --------------------------------------------------------------------------------- damaged files
 
 
