@@ -17,7 +17,16 @@ from typing import Any
 from tqdm import tqdm
 
 from demo.failures import EXIT_OK, explain
-from demo.project import EXPORTS, Box, ObjectPrompt, Point, Settings, load_prompts, object_color
+from demo.project import (
+    EXPORTS,
+    OUTPUTS,
+    Box,
+    ObjectPrompt,
+    Point,
+    Settings,
+    load_prompts,
+    object_color,
+)
 from media import InputError
 from media.command_line import Parser
 from media.info import Budget
@@ -284,6 +293,9 @@ def run_one(
         progress.close()
     for note in result.notes:
         print(f"Note: {note}")
+    older = [n for n in OUTPUTS if (out / n).exists() and result.folder / n not in result.outputs]
+    if older:
+        print(f"Note: of an earlier run is what {out} holds besides: {', '.join(older)}.")
     print(f"Done in {time.perf_counter() - began:.0f} s:")
     for path in [*result.outputs, result.folder / "run.json"]:
         print(f"  {path}")

@@ -39,6 +39,17 @@ def test_track_prints_what_it_wrote(
     for name in ("tracked.mp4", "tracks.json", "tracks.csv", "run.json"):
         assert str(tmp_path / "o" / name) in said
         assert (tmp_path / "o" / name).exists()
+    assert "earlier run" not in said
+
+
+@pytest.mark.usefixtures("colour_models")
+def test_what_an_earlier_run_has_left_is_said(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o"
+    assert run_cli(capsys, "segment", clip, "--out", out, "--box", BOX)[0] == 0
+    code, said = run_cli(capsys, "track", clip, "--out", out, "--box", BOX)
+    assert code == 0 and f"what {out} holds besides: segmented.mp4, masks." in said
 
 
 @pytest.mark.usefixtures("colour_models")
