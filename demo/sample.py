@@ -1,4 +1,4 @@
-"""The main job on real footage, as `make demo` runs it: a man walks through the picture and is
+"""The main job on real footage, as `make demo` runs it: a cyclist who crosses the picture is
 painted away."""
 
 from __future__ import annotations
