@@ -348,7 +348,8 @@ class Session:
             )
             document = document.with_thing(thing.marked(prompt.frame, Mark(box=prompt.box)))
         self._push(document)
-        self.seek(min(frame for thing in document.things for frame in thing.marks))
+        first = min(frame for thing in document.things for frame in thing.marks)
+        self.seek(max(first, document.start))
 
     def read_import(self, path: Path) -> Tracks:
         """The boxes in a file that was made before, or around its masks; InputError if none."""
@@ -590,7 +591,8 @@ class Session:
         if self.job is not None and self.job.active:
             return "A run is under way; what you change now counts for the next one."
         if self.document.imported:
-            return "These boxes come from a file. Press Run."
+            now = "Press Run" if self.changed else "Undo leads back to pointing"
+            return f"These boxes come from a file. {now}."
         thing = self._active()
         if index not in thing.marks:
             point = self._track(thing.id, index)

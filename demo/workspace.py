@@ -174,6 +174,11 @@ class Workspace:
             if holds_project(upload):
                 bundle = unpack(upload, folder, options.max_upload_mb << 20)
                 source, name = bundle.source, bundle.name
+            elif suffix == ".zip":
+                raise InputError(
+                    f"{name} is a zip, but no project that was saved here; boxes and masks go to "
+                    "“Boxes or masks made before”, once there is a video."
+                )
             else:
                 link(upload, source)
             session = Session(

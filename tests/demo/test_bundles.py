@@ -195,6 +195,9 @@ def test_bombs_and_damaged_zips_are_refused(
     path.write_bytes(whole[: len(whole) // 2])
     assert not holds_project(path)
     refused(workspace, path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("00000.png", b"a mask")
+    refused(workspace, path, "x.zip is a zip, but no project that was saved here")
     path.write_bytes(whole)
     monkeypatch.setattr(zips, "MAX_DIRECTORY", 100)
     assert not holds_project(path)

@@ -643,8 +643,10 @@ def test_boxes_from_a_file_take_the_place_of_clicks(
     with pytest.raises(InputError, match="come from a file"):
         session.point(5, *middle(5), 1)
     session.decide(4, "segment")
+    assert session.view()["note"].endswith("Press Run.")
     job = finished(session.start(workspace.jobs))
     assert job.state == "done", job.error
+    assert session.view()["note"].endswith("Undo leads back to pointing.")
     tracks = session.tracks()
     assert tracks is not None and tracks.at(9)[4].box == (30, 20, 38, 29) and not tracks.at(2)
     for _ in range(2):
