@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from media import InputError
 from trackers import Tracker
+from trackers.crops import SquareCrop
 
 
 def random_frame(seed: int = 0, height: int = 120, width: int = 400) -> np.ndarray:
@@ -28,3 +30,9 @@ def refuses_wrong_use(tracker: Tracker) -> None:
         tracker.initialize(frame, [20, 40, 20, 80])
     with pytest.raises(InputError, match="outside"):
         tracker.correct(frame, [500, 40, 520, 80])
+
+
+def padding_mask(crop: SquareCrop, frame: np.ndarray) -> np.ndarray:
+    """Where the crop shows nothing of the frame, or padding is mixed in: bool (size, size)."""
+    padded = 1.0 - crop.cut(np.ones_like(frame))[..., 0]
+    return cv2.resize(padded, (crop.size, crop.size)) > 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trackers.every_tracker import padding_mask
 from trackers.crops import SquareCrop, to_tensor
 
 # The exact doubles behind the golden file's float32 copy: x, y, w, h.
@@ -47,6 +48,9 @@ def test_crop_is_upstreams(golden, check, image: np.ndarray, name: str, i: int) 
     check("crops resized (mean, std)", [out.mean(), out.std()], case[f"{name}_meanstd"][i], 1e-5)
     if name == "z128":
         check("crops resized", out, case[f"z128_full_{i}"], 0)
+    mask = padding_mask(crop, image)[::4, ::4]
+    assert (np.packbits(mask.ravel()) == case[f"{name}_attmask_sub4_packbits"][i]).all()
+    assert (np.float32(BOXES[i]) == case["boxes"][i]).all()
 
 
 def test_normalization_is_upstreams(golden, check, image: np.ndarray) -> None:
@@ -57,11 +61,11 @@ def test_normalization_is_upstreams(golden, check, image: np.ndarray) -> None:
 
 def test_boxes_map_to_the_frame_as_upstream(golden, check) -> None:
     case = golden("boxmap")
+    factor, size = float(case["search_factor"]), int(case["search_size"])
+    crops = [SquareCrop.around(previous, factor, size) for previous in case["prev_boxes"]]
+    check("boxmap resize factor", [c.scale for c in crops], case["resize_factor"], 1e-6)
     found = [
-        SquareCrop.around(
-            previous, float(case["search_factor"]), int(case["search_size"])
-        ).to_frame(predicted)
-        for previous, predicted in zip(case["prev_boxes"], case["pred_cxcywh"], strict=True)
+        crop.to_frame(predicted) for crop, predicted in zip(crops, case["pred_cxcywh"], strict=True)
     ]
     check("boxmap to frame", found, case["mapped_xywh"], 1e-4)
 

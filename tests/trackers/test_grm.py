@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from checkpoints import WeightsRecord
 from tests.golden.formula import fill_, formula_input
 from tests.golden.grm import synth
-from tests.trackers.every_tracker import random_frame, refuses_wrong_use
+from tests.trackers.every_tracker import padding_mask, random_frame, refuses_wrong_use
 from trackers import build_network, list_trackers
 from trackers.base import _registry
 from trackers.crops import SquareCrop, to_tensor
@@ -74,6 +75,34 @@ def check_forward(check, network: GRM, case: dict, what: str, threshold: float =
 def test_network_is_upstreams(golden, check, base: GRM, file: str) -> None:
     case = golden(f"forward_vitb256_{file}", "grm")
     check_forward(check, base, case, f"grm forward_{file}", THRESHOLDS[file])
+
+
+def test_another_threshold_divides_as_upstream(golden, check, base: GRM) -> None:
+    """A few figures of a run whose arrays are not here."""
+    wanted = json.loads((GOLDEN / "info_base.json").read_text())["thr0p55"]
+    crops = formula_input(0, (1, 3, 128, 128)), formula_input(1, (1, 3, 256, 256))
+    with torch.inference_mode():
+        found = base(*crops, wanted["threshold"])
+    margin = (found.keep_probabilities - wanted["threshold"]).abs().min()
+    check("grm thr0p55 margin", margin, wanted["min_margin"], 2e-6)
+    assert found.decisions[0].sum(dim=1).tolist() == wanted["countA"]
+    check("grm thr0p55 box", found.box_cxcywh[0, 0], wanted["box"], 2e-4)
+    ends = [found.score_map.min(), found.score_map.max()]
+    check("grm thr0p55 scores", ends, wanted["score"], 2e-4)
+
+
+def test_samples_of_a_batch_divide_for_themselves() -> None:
+    """Upstream's quick way adds their counts up, and fails."""
+    network = fill_(build_network("grm_base", **TINY), scale=0.1).eval()
+    crops = formula_input(2, (2, 3, 32, 32)), formula_input(3, (2, 3, 64, 64))
+    with torch.inference_mode():
+        both = network(*crops, 0.3)
+        for i in range(2):
+            alone = network(*(c[i : i + 1] for c in crops), 0.3)
+            assert torch.allclose(both.score_map[i], alone.score_map[0], atol=1e-5)
+            assert torch.allclose(both.box_cxcywh[i], alone.box_cxcywh[0], atol=1e-5)
+            assert torch.equal(both.decisions[i], alone.decisions[0])
+    assert not torch.equal(both.decisions[0], both.decisions[1])
 
 
 @pytest.mark.slow  # 332 million formula weights
@@ -169,6 +198,7 @@ def test_crops_are_upstreams(golden, check) -> None:
         check("grm crops pixels", pixels[::16, ::16], case[f"sample{i}"], 1)
         mean = case[f"sum{i}"] / pixels.size
         check("grm crops mean", pixels.mean(), mean, 0.5)
+        assert padding_mask(crop, frame).sum() == case[f"mask_sum{i}"]
 
 
 def test_without_mixing_the_template_is_not_heard() -> None:

@@ -51,6 +51,18 @@ def sample64(tensor: torch.Tensor) -> np.ndarray:
     return flat[np.linspace(0, flat.numel() - 1, 64).astype(np.int64)].numpy()
 
 
+def mean_std(tensor: torch.Tensor) -> list[float]:
+    return [tensor.double().mean().item(), tensor.double().std(correction=0).item()]
+
+
+def check_tokens(check, file: str, run: str, found: torch.Tensor, case: dict) -> None:
+    """Compare a whole map of tokens with its shape, moments and samples in the golden file."""
+    what = f"model_{file} {run}"
+    assert found.shape == tuple(case[f"{run}_shape"].astype(int))
+    check(what, sample64(found), case[f"{run}_sample64"], 5e-4)
+    check(f"{what} (mean, std)", mean_std(found), case[f"{run}_meanstd"], 5e-5)
+
+
 def check_output(check, file: str, run: str, found: MixFormerV2Output, case: dict) -> None:
     what = f"model_{file} {run}"
     check(f"{what} boxes", found.boxes_cxcywh, case[f"{run}_pred_boxes"], 2e-6)
@@ -77,7 +89,9 @@ def test_network_is_upstreams(golden, check, file: str) -> None:
         assert (full.scores is None) == ("fwd_pred_scores" not in case)
         blocks = np.stack([sample64(tokens) for tokens in full.features])
         check(f"model_{file} fwd tokens", blocks, case["fwd_block_sample64"], 5e-4)
-        assert full.features[-1].shape == tuple(case["fwd_tokens_shape"].astype(int))
+        moments = [mean_std(tokens) for tokens in full.features]
+        check(f"model_{file} fwd tokens (mean, std)", moments, case["fwd_block_meanstd"], 5e-5)
+        check_tokens(check, file, "fwd_tokens", full.features[-1], case)
 
         cache = network.encode_templates(torch.stack([template, online], dim=1))
         cached = network.search(search, cache)
@@ -89,6 +103,16 @@ def test_network_is_upstreams(golden, check, file: str) -> None:
             kept = ~np.isnan(ours)
             assert kept.sum() == 42
             check(f"model_{file} online keys, values", ours[kept], theirs[kept], 5e-4)
+
+        # The last block's templates and search tokens, which the cached path leaves out.
+        kept, x = network.backbone.template_tokens(torch.cat([template, online])), search
+        kept, x = kept.flatten(0, 1)[None], network.backbone.search_tokens(x)
+        for block, context in zip(network.backbone.blocks, cache, strict=True):
+            kept, _ = block.cached(kept, None, kept.shape[1])
+            x, _ = block.cached(x, context, x.shape[1])
+        templates = kept[:, : kept.shape[1] // 2]
+        check_tokens(check, file, "online_template_tokens", templates, case)
+        check_tokens(check, file, "online_search_tokens", x[:, :-4], case)
 
         side = network.template_size
         three = torch.from_numpy(
@@ -127,6 +151,28 @@ def test_removed_blocks_fade_out(golden, check) -> None:
     assert len(frozen) == 2 + 12
 
 
+def test_a_coefficient_weighs_both_branches_of_removed_blocks_alone() -> None:
+    network = with_formula_weights("small", removed_blocks=(0, 2))
+    template, online, search = formula_crops(network)
+    with torch.inference_mode():
+        network.set_removal_coefficient(0.37)
+        found = network(template, online, search)
+        tokens = [network.backbone.template_tokens(t) for t in (template, online)]
+        x = torch.cat([*tokens, network.backbone.search_tokens(search)], dim=1)
+        t = 2 * tokens[0].shape[1]
+        for i, (block, seen) in enumerate(
+            zip(network.backbone.blocks, found.features, strict=True)
+        ):
+            weight = 0.37 if i in (0, 2) else 1.0
+            x = x + weight * block.attn(block.norm1(x), t)
+            x = x + weight * block.mlp(block.norm2(x))
+            assert torch.allclose(seen, x, atol=1e-5)
+        cache = network.encode_templates(torch.stack([template, online], dim=1))
+        cached = network.search(search, cache)
+        assert torch.allclose(cached.edge_logits, found.edge_logits, atol=5e-5)
+        network.set_removal_coefficient(1.0)  # the cached network serves other tests
+
+
 def test_batch_of_two_is_upstreams(golden, check) -> None:
     network = with_formula_weights("small")
     template, online, search = formula_crops(network)
@@ -162,12 +208,22 @@ def test_cached_path_equals_the_full_forward(check, online: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "name"), [("S", "small"), ("B", "base"), ("stu12", "student12"), ("stu8", "student8")]
+    ("file", "name", "removed"),
+    [
+        ("S", "small", ()),
+        ("B", "base", ()),
+        ("stu12", "student12", ()),
+        ("stu12", "student12", REMOVED),  # fading is no weight
+        ("stu8", "student8", ()),
+    ],
 )
-def test_state_dict_has_the_official_keys_and_shapes(file: str, name: str) -> None:
+def test_state_dict_has_the_official_keys_and_shapes(
+    file: str, name: str, removed: tuple[int, ...]
+) -> None:
     official = json.loads((GOLDEN / f"state_dict_{file}.json").read_text())
     with torch.device("meta"):
-        network = build_network(f"mixformerv2_{name}")
+        network = build_network(f"mixformerv2_{name}", removed_blocks=removed)
+        network.set_removal_coefficient(0.37)
     ours = [[k, list(v.shape), str(v.dtype)] for k, v in network.state_dict().items()]
     assert ours == official
 
@@ -253,6 +309,7 @@ def test_tracker_is_upstreams_frame_by_frame(golden, check, run: str) -> None:
     for frame, checksum in zip(frames, case["frame_checksums"], strict=True):
         flat = frame.ravel().astype(np.int64)
         assert [flat.sum(), (flat * (np.arange(flat.size) % 1009)).sum() % 1_000_003] == [*checksum]
+    assert (frames[0][::16, ::16] == case["frame0_sub16"]).all()
     tracker = MixFormerV2Tracker(
         golden_network(), weights=WeightsRecord("formula", ""), mode="benchmark", **RUNS[run]
     )

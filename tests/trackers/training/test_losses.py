@@ -41,6 +41,9 @@ def test_stage1_and_its_gradients(golden, check) -> None:
     check("loss_stage1 kl", kl.detach(), case["out_kl"], 2e-6)
     iou = box_iou(predicted.detach(), wanted).mean()
     check("loss_stage1 iou", iou, case["out_mean_iou"], 2e-6)
+    taught = cxcywh_to_xyxy(tensor(case["teacher_boxes_cxcywh"])[:, 0])
+    check("loss_stage1 iou", box_iou(taught, wanted).mean(), case["out_mean_iou_teacher"], 2e-6)
+    assert case["weights_ciou_l1_kl"].tolist() == [2, 5, 5]
     total = 2 * ciou + 5 * l1 + 5 * kl
     check("loss_stage1 total", total.detach(), case["out_total"], 2e-6)
     total.backward()
@@ -61,11 +64,11 @@ def test_stage2(golden, check) -> None:
     finetune = losses.feature_mses(*features, [(1, 2), (3, 5), (5, 8), (7, 11)]).mean()
     check("loss_stage2 features, removal", removal, case["out_feat_mse_remove"], 2e-6)
     check("loss_stage2 features, finetuning", finetune, case["out_feat_mse_finetune"], 2e-6)
-    box = (
-        2 * losses.ciou_losses(predicted, wanted).mean()
-        + 5 * losses.l1_losses(predicted, wanted).mean()
-    )
-    total = (box + 5 * kl + 0.2 * removal).detach()
+    ciou = losses.ciou_losses(predicted, wanted).mean()
+    l1 = losses.l1_losses(predicted, wanted).mean()
+    check("loss_stage2 ciou", ciou.detach(), case["out_ciou"], 2e-6)
+    check("loss_stage2 l1", l1.detach(), case["out_l1"], 2e-6)
+    total = (2 * ciou + 5 * l1 + 5 * kl + 0.2 * removal).detach()
     check("loss_stage2 total", total, case["out_total"], 5e-6)
 
 
@@ -73,7 +76,12 @@ def test_score_and_ciou_case_by_case(golden, check) -> None:
     case = golden("loss_score_ciou")
     found = losses.score_bces(tensor(case["score_logits"]), tensor(case["score_labels"])).mean()
     check("loss_score", found, case["out_score_loss"], 2e-6)
-    each = losses.ciou_losses(tensor(case["ciou_boxes1_xyxy"]), tensor(case["ciou_boxes2_xyxy"]))
+    check("loss_score", found, case["out_score_total"], 2e-6)  # boxes count for nothing here
+    pairs = tensor(case["ciou_boxes1_xyxy"]), tensor(case["ciou_boxes2_xyxy"])
+    overlaps = box_iou(*pairs)
+    check("ciou iou of equal boxes", overlaps[0], case["ciou_iou_each"][0], 2e-5)
+    check("ciou iou each", overlaps[1:], case["ciou_iou_each"][1:], 2e-6)
+    each = losses.ciou_losses(*pairs)
     # The first pair are equal boxes: 0 for us, 1.8e-5 where upstream's box was rounded once more.
     check("ciou of equal boxes", each[0], case["ciou_loss_each"][0], 2e-5)
     check("ciou each", each[1:], case["ciou_loss_each"][1:], 2e-6)
