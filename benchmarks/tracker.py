@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -148,7 +149,7 @@ def video(args: argparse.Namespace, frames: Sequence[np.ndarray]) -> None:
         with open_video(args.video) as film:
             counts["decoding alone"] = sum(1 for _ in film.frames())
 
-    ways: dict[str, Way] = {name: (lambda name=name: follow(name)) for name in trackers}
+    ways: dict[str, Way] = {name: partial(follow, name) for name in trackers}
     times = take_turns({"decoding alone": decode} | ways, min(3, args.rounds))
     height, width = frames[0].shape[:2]
     table(f"{width}x{height}, {counts['decoding alone']} frames, threads: {args.threads}", "fps")
@@ -233,12 +234,15 @@ def onnx_ways(
         import openvino
     except ImportError:
         return found
+
+    def infer(request: Any) -> np.ndarray:
+        return request.infer(feed)["boxes_cxcywh"]
+
     core = openvino.Core()
     for hint in ("f32", "bf16"):
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
         model = core.compile_model(core.read_model(graph), "CPU", settings)
-        request = model.create_infer_request()
-        found[f"OpenVINO, {hint}"] = lambda request=request: request.infer(feed)["boxes_cxcywh"]
+        found[f"OpenVINO, {hint}"] = partial(infer, model.create_infer_request())
     return found
 
 
@@ -269,11 +273,14 @@ def split(args: argparse.Namespace, frames: Sequence[np.ndarray]) -> None:
                 def forward(s: Any = searcher, t: Any = tracker, c: Any = crops) -> Any:
                     return finished(s._run(t._look, c, t._cache))
 
+                def copy(n: Any = numbers) -> np.ndarray:
+                    return n.cpu().numpy()
+
                 steps: dict[str, Way] = {
                     "crop": crop,
                     "forward": forward,
-                    "copy": lambda n=numbers: n.cpu().numpy(),
-                    "all": lambda t=tracker: t.track(frames[1]),
+                    "copy": copy,
+                    "all": partial(tracker.track, frames[1]),
                 }
                 times = take_turns(steps, 3 * args.rounds)
             row(f"{name}{', fast' if fast else ''}", *(f"{1e3 * s:.2f}" for s in times.values()),

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -154,8 +154,9 @@ def run(
         check_models(models, settings, objects)
         with closing(Project(folder, source, overwrite=overwrite)) as project:
             return _Run(
-                reader, project, list(objects), given, tracks, masks, settings, span, models,
-                report, cancelled, show, said,
+                reader, project, list(objects), settings, span, models,
+                given=given, given_tracks=tracks, given_masks=masks,
+                report=report, cancelled=cancelled, show=show, said=said,
             ).go()  # fmt: skip
 
 
@@ -209,36 +210,40 @@ class _Joined:
         return self.folders[index][index]
 
 
+@dataclass
 class _Run:
-    """One run's stages in order; each asks the project whether it has been done before."""
+    """One run's stages in order; each asks the project whether it has been done before.
 
-    def __init__(
-        self,
-        reader: VideoReader,
-        project: Project,
-        objects: list[ObjectPrompt],
-        given: dict[tuple[int, int], Mask],
-        tracks: Tracks | None,
-        masks: dict[int, Masks],
-        settings: Settings,
-        span: range,
-        models: Models,
-        report: Report | None,
-        cancelled: Callable[[], bool],
-        show: Show,
-        said: Sequence[str],
-    ) -> None:
-        self.reader, self.project, self.objects, self.given = reader, project, objects, given
-        self.given_tracks, self.given_masks = tracks, masks
-        self.settings, self.span, self.models = settings, span, models
-        self.report, self.cancelled, self.show, self.said = report, cancelled, show, said
-        self.cut = [o for o in objects if o.task(settings.do) != "track"]
-        self.painted = [o for o in objects if o.task(settings.do) == "remove"]
-        self.outputs: list[Path] = []
-        self.stages: list[str] = []
-        self.fresh: list[str] = []  # those that were not done before
-        self.notes: list[str] = []  # of the stage that is running, like the next
-        self.weights: dict[str, str] = {}
+    Attributes:
+        given: the masks that were drawn by hand, by (object id, frame).
+        given_tracks, given_masks: what is taken in place of following and of cutting out.
+        said: notes from an attempt that came before.
+        fresh: stages that were not done before.
+        notes, weights: of the stage that is running.
+    """
+
+    reader: VideoReader
+    project: Project
+    objects: list[ObjectPrompt]
+    settings: Settings
+    span: range
+    models: Models
+    given: dict[tuple[int, int], Mask]
+    given_tracks: Tracks | None
+    given_masks: dict[int, Masks]
+    report: Report | None
+    cancelled: Callable[[], bool]
+    show: Show
+    said: Sequence[str]
+    outputs: list[Path] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cut = [o for o in self.objects if o.task(self.settings.do) != "track"]
+        self.painted = [o for o in self.objects if o.task(self.settings.do) == "remove"]
 
     def go(self) -> Result:
         s = self.settings
