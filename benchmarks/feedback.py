@@ -1,11 +1,11 @@
 """Does a mask help the tracker whose box it was made from?
 
-    python -m benchmarks.feedback FOLDER [FOLDER ...] [--every 5] [--cache DIR]
+    python -m benchmarks.feedback FOLDER [FOLDER ...] [--every 10] [--cache DIR]
 
 FOLDER holds NAME/img or NAME/JPEGImages with NAME/groundtruth.txt. MixFormerV2-S follows each
-object in robust mode, MobileSAM makes a mask of its box in every fifth frame, and where the mask is
+object in robust mode, MobileSAM makes a mask of its box in every tenth frame, and where the mask is
 sure (score of .9 and more) and fits the track (IoU of the boxes .5 and more), the box round it goes
-back to the tracker, or not. Mean IoU of the boxes with the true ones; 0 for a frame called lost.
+back to the tracker, or not. Mean IoU of its own boxes with the true ones; 0 where it is lost.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from segmenters.cache import CachedSegmenter
 from segmenters.cleanup import box_iou, choose_candidate, clean_mask, mask_box
 from segmenters.region import answer, choose_window, is_within
 from segmenters.steady import boxes_to_ask
-from trackers import Tracker, build_tracker
+from trackers import build_tracker
 from trackers.boxes import xywh_to_xyxy
 from trackers.crop_tracker import CropTracker
 from trackers.datasets import Sequence
 from trackers.datasets.folder import Folder
 
-Way = Literal["alone", "reported", "placed", "corrected"]
+Way = Literal["alone", "placed", "corrected"]
 TITLES: dict[Way, str] = {
     "alone": "the tracker alone",
-    "reported": "the mask's box is reported, the tracker not told",
     "placed": "the tracker goes on from the mask's box",
     "corrected": "and learns from it, as from a user's correction",
 }
@@ -52,9 +51,9 @@ def box_of_mask(segmenter: Segmenter, frame: np.ndarray, tracked: np.ndarray) ->
 
 
 def follow(
-    sequence: Sequence, tracker: Tracker, segmenter: Segmenter, way: Way, every: int
+    sequence: Sequence, tracker: CropTracker, segmenter: Segmenter, way: Way, every: int
 ) -> tuple[float, int]:
-    """Mean IoU of the boxes found with the true ones, and how many boxes went back."""
+    """Mean IoU of the tracker's own boxes with the true ones, and how many boxes went back."""
     truth = xywh_to_xyxy(sequence.boxes_xywh)
     overlaps, told = [], 0
     for index in range(len(sequence)):
@@ -63,25 +62,23 @@ def follow(
             tracker.initialize(frame, truth[0])
             continue
         track = tracker.track(frame)
-        box = track.box
         if way != "alone" and index % every == 0 and not track.lost:
-            corrected = box_of_mask(segmenter, frame, box)
-            if corrected is not None:
-                box, told = corrected, told + 1
+            box = box_of_mask(segmenter, frame, track.box)
+            if box is not None:
+                told += 1
                 if way == "corrected":
                     tracker.correct(frame, box)
-                elif way == "placed":
-                    assert isinstance(tracker, CropTracker)
+                else:
                     tracker._place(box, frame.shape[:2])
         if sequence.visible[index]:
-            overlaps.append(0.0 if track.lost else box_iou(box, truth[index]))
+            overlaps.append(0.0 if track.lost else box_iou(track.box, truth[index]))
     return float(np.mean(overlaps)), told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+")
-    parser.add_argument("--every", type=int, default=5, help="frames from one mask to the next")
+    parser.add_argument("--every", type=int, default=10, help="frames from one mask to the next")
     parser.add_argument("--way", choices=list(TITLES), action="append", help="in place of all")
     parser.add_argument("--cache", type=Path, help="folder to keep what frames look like in")
     parser.add_argument("--device", default="auto")
@@ -97,6 +94,7 @@ def main() -> None:
         rows = []
         for sequence in tqdm(sequences, desc=way, unit="sequence", leave=False):
             tracker = build_tracker("mixformerv2_small", device=args.device)
+            assert isinstance(tracker, CropTracker)
             rows.append(follow(sequence, tracker, model, way, args.every))
         overlaps, told = zip(*rows, strict=True)
         values = [f"{np.mean(overlaps):.3f}", str(sum(told)), *(f"{iou:.3f}" for iou in overlaps)]
