@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -35,7 +36,7 @@ def golden(name: str) -> Mapping[str, np.ndarray]:
 def compare(
     entry: str, found: Tensor, numbers: Mapping[str, np.ndarray], tolerance: float = TOLERANCE
 ) -> None:
-    """`found` has the shape and mean of a golden entry, and its values at every n-th place."""
+    """`found` has the shape and moments of a golden entry, and its values at every n-th place."""
     assert list(found.shape) == list(numbers[f"{entry}.shape"]), entry
     values = found.detach().numpy().reshape(-1)
     sample = values[:: int(numbers[f"{entry}.stride"])]
@@ -44,8 +45,9 @@ def compare(
     np.testing.assert_allclose(
         sample, numbers[f"{entry}.sample"], rtol=0, atol=allowed, err_msg=entry
     )
-    mean = values.astype(np.float64).mean()
+    mean, deviation = values.astype(np.float64).mean(), values.astype(np.float64).std()
     assert mean == pytest.approx(float(numbers[f"{entry}.mean"]), abs=allowed), entry
+    assert deviation == pytest.approx(float(numbers[f"{entry}.std"]), abs=allowed), entry
 
 
 @pytest.fixture(scope="module")
@@ -296,8 +298,18 @@ def check_inference(network: E2FGVI, name: str, size: tuple[int, int]) -> None:
     assert (difference > 0).mean() < 0.005
     np.testing.assert_allclose(painted.mean(axis=(1, 2, 3)), numbers["comp_mean"], atol=0.01)
     np.testing.assert_allclose(painted.std(axis=(1, 2, 3)), numbers["comp_std"], atol=0.01)
+    np.testing.assert_array_equal(painted.shape, numbers["comp_shape"])
     changed = (painted != np.stack(frames)).any(axis=-1)
     assert (changed & ~np.stack(masks)).any()  # the masks were grown
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    grown = [cv2.dilate(mask.astype(np.uint8), cross, iterations=4).astype(bool) for mask in masks]
+    np.testing.assert_array_equal([mask.sum() for mask in grown], numbers["dilated_mask_sum"])
+    np.testing.assert_array_equal(
+        (changed & ~np.stack(grown)).sum(axis=(1, 2)), numbers["outside_changed"]
+    )
+    inside = [frame[mask] for frame, mask in zip(painted, grown, strict=True)]
+    np.testing.assert_allclose([x.mean() for x in inside], numbers["inside_mean"], atol=0.01)
+    np.testing.assert_allclose([x.std() for x in inside], numbers["inside_std"], atol=0.01)
 
 
 def test_hq_inference(hq: E2FGVI) -> None:

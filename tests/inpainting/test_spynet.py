@@ -45,9 +45,14 @@ def test_matches_the_official_network(size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(pair.numpy().reshape(-1)[::stride], golden[f"in_{name}.sample"])
     with torch.inference_mode():
         flow = formula_network()(pair[:1], pair[1:])
-    assert list(flow.shape) == list(golden[f"flow_{name}.shape"])
     sample = flow.numpy().reshape(-1)[:: int(golden[f"flow_{name}.stride"])]
     np.testing.assert_allclose(sample, golden[f"flow_{name}.sample"], atol=1e-4)
+    for entry, values in ((f"in_{name}", pair.numpy()), (f"flow_{name}", flow.numpy())):
+        assert list(values.shape) == list(golden[f"{entry}.shape"])
+        values = values.astype(np.float64)
+        assert values.mean() == pytest.approx(float(golden[f"{entry}.mean"]), abs=1e-4)
+        assert values.std() == pytest.approx(float(golden[f"{entry}.std"]), abs=1e-4)
+        assert np.abs(values).max() == pytest.approx(float(golden[f"{entry}.absmax"]), abs=1e-4)
 
 
 def test_every_entry_has_its_place() -> None:

@@ -77,7 +77,7 @@ def test_network_is_upstreams(golden, check, base: GRM, file: str) -> None:
     check_forward(check, base, case, f"grm forward_{file}", THRESHOLDS[file])
 
 
-def test_another_threshold_divides_as_upstream(golden, check, base: GRM) -> None:
+def test_another_threshold_divides_as_upstream(check, base: GRM) -> None:
     """A few figures of a run whose arrays are not here."""
     wanted = json.loads((GOLDEN / "info_base.json").read_text())["thr0p55"]
     crops = formula_input(0, (1, 3, 128, 128)), formula_input(1, (1, 3, 256, 256))

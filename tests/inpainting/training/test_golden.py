@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from checkpoints.training import runs
 from checkpoints.training.processes import Place
@@ -70,6 +71,10 @@ def test_the_discriminator(check: Check) -> None:
         assert list(found.shape) == numbers[f"{entry}.shape"].tolist(), entry
         sample = found.detach().numpy().reshape(-1)[:: int(numbers[f"{entry}.stride"])]
         check(f"discriminator {entry}", sample, numbers[f"{entry}.sample"], 1e-5)
+        values = found.detach().double()
+        moments = [values.mean(), values.std(correction=0), values.abs().max()]
+        wanted = [numbers[f"{entry}.{name}"] for name in ("mean", "std", "absmax")]
+        check(f"discriminator {entry} (moments)", moments, wanted, 1e-5)
 
     network = Discriminator().train()
     fill_judge(network)
@@ -137,8 +142,18 @@ def test_a_step(
     flow = {key.removeprefix(part): value for key, value in state.items() if part in key}
     run.teacher.load_state_dict(flow)
     run.set_rates()
+    painted: list[Tensor] = []
+    opinions: list[Tensor] = []
+    run.network.register_forward_hook(lambda m, i, output: painted.append(output[0].detach()))
+    run.discriminator.register_forward_hook(lambda m, i, output: opinions.append(output.detach()))
     losses, usable = run.step(golden_batch)
     assert usable
+    check("train_step masks", golden_batch.holes.mean(), numbers["mask_mean"], 1e-6)
+    check("train_step painted", painted[0].mean(), numbers["pred_mean"], 1e-5)
+    check("train_step painted", painted[0].double().std(), numbers["pred_std"], 1e-5)
+    real, fake, _ = opinions
+    check("train_step real", relu(1 - real).mean(), numbers["loss_dis_real"], 1e-5)
+    check("train_step fake", relu(1 + fake).mean(), numbers["loss_dis_fake"], 1e-5)
     found = {name: losses[name].item() for name in LOSSES}
     wanted = {name: float(numbers[entry]) for name, entry in LOSSES.items()}
     found["adversarial"] = 0.01 * losses["adversarial"].item()
