@@ -202,7 +202,7 @@ class Page:
         with closed("Masks and painting", elem_id="mask_settings"):
             info = "more: less flicker; 0: each frame by itself"
             add("steady", gr.Slider, 0, 0.9, step=0.1, label="Hold masks still", info=info)
-            info = "in pixels; the colour on the picture fades like it"
+            info = "in pixels; from 1 on between the dotted lines on the picture"
             add("feather", gr.Slider, 0, 10, step=0.2, label="Soft edge of cut-outs", info=info)
             info = "in pixels, 0: by the object's size; the dashed line on the picture"
             add("dilate", gr.Slider, 0, 60, step=1, label="Grow masks before painting", info=info)

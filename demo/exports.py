@@ -184,11 +184,15 @@ def soften(mask: np.ndarray, feather: float) -> np.ndarray:
 
 
 def _cut_outs(material: Material) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (frame index, uint8 (h, w, 4) RGBA): the objects, with see-through surroundings."""
+    """Yield (frame index, uint8 (h, w, 4) RGBA): the objects, with see-through surroundings.
+
+    Where some are to be cut out and others painted away, those that are to be cut out.
+    """
     reach = _KEPT_EDGE + round(3 * material.feather)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
     frames = material.reader.frames(material.span.start, material.span.stop)
-    together = MaskUnion(material.masks.values())
+    own = [material.masks[o.id] for o in material.objects if o.do == "segment"]
+    together = MaskUnion(own or material.masks.values())
     for index, frame in zip(material.span, frames, strict=False):
         mask = together[index]
         near = cv2.dilate(mask.astype(np.uint8), kernel) > 0

@@ -15,7 +15,7 @@ from demo.exports import soften
 from media.draw import parse_color
 
 MAX_SHOWN = 1600  # pixels of the longer side of the picture that is sent to the page
-TINT = 105  # of 255: how opaque a mask is inside
+MIN_SOFT = 1.0  # pixels from which an edge is seen to be soft
 MAX_SURVEY = 640  # pixels of the longer side of the map of objects
 
 
@@ -35,12 +35,8 @@ def to_jpeg(frame: np.ndarray, side: int = MAX_SHOWN) -> bytes:
     return data.tobytes()
 
 
-def mask_url(mask: np.ndarray, color: str, feather: float = 0.0) -> str:
-    """A mask, bool (h, w), as a see-through layer: tinted inside, with a solid line at its edge.
-
-    Args:
-        feather: softness, in pixels, of the cut-out; the tint fades as that does.
-    """
+def mask_url(mask: np.ndarray, color: str) -> str:
+    """A mask, bool (h, w), as a see-through layer: tinted inside, with a solid edge."""
     scale = min(1.0, MAX_SHOWN / max(mask.shape))
     size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
     small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
@@ -48,11 +44,9 @@ def mask_url(mask: np.ndarray, color: str, feather: float = 0.0) -> str:
     # Beyond the frame counts as outside, so that an object that is cut off has its edge there, too.
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     core = cv2.erode(small, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    soft = cv2.resize(soften(mask, feather), size, interpolation=cv2.INTER_AREA)
-    opacity = np.where(small > core, 255, soft * (TINT / 255)).astype(np.uint8)
-    layer = Image.fromarray(opacity)
-    layer.putpalette(parse_color(color) * 256)
-    return data_url(layer, "PNG", transparency=bytes(range(256)), compress_level=1)
+    layer = Image.fromarray(2 * small - core)  # 0 outside, 1 inside, 2 on the edge
+    layer.putpalette([0, 0, 0, *parse_color(color), *parse_color(color)])
+    return data_url(layer, "PNG", transparency=bytes((0, 105, 255)), compress_level=1)
 
 
 def outline(mask: np.ndarray) -> str:
@@ -60,6 +54,14 @@ def outline(mask: np.ndarray) -> str:
     lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     turns = (cv2.approxPolyDP(line, 0.5, True)[:, 0] + 0.5 for line in lines)
     return "".join(f"M{'L'.join(f'{x:g},{y:g}' for x, y in points)}Z" for points in turns)
+
+
+def soft_edge(mask: np.ndarray, feather: float) -> str:
+    """Where the edge of a soft cut-out begins and ends, like `outline`; empty if it is hard."""
+    if feather < MIN_SOFT:
+        return ""
+    opacity = soften(mask, feather)
+    return outline(opacity > 0.05 * 255) + outline(opacity > 0.95 * 255)
 
 
 def survey_url(masks: Sequence[np.ndarray]) -> str:

@@ -36,7 +36,7 @@ from demo.imports import (
 )
 from demo.jobs import Job, Jobs, State
 from demo.looking import Found, Looker, as_box
-from demo.pictures import mask_url, outline, survey_url
+from demo.pictures import mask_url, outline, soft_edge, survey_url
 from demo.pipeline import Models, choose_models
 from demo.project import (
     ADJUSTABLE,
@@ -562,13 +562,14 @@ class Session:
     def _view_thing(self, thing: Thing, index: int, mask: np.ndarray | None) -> dict[str, Any]:
         mark, point = thing.marks.get(index), self._track(thing.id, index)
         box = self.find(index, mark).box if mark else (point.box if point else None)
-        feather = self.settings.feather if thing.do == "segment" else 0.0
+        cut = None if thing.do != "segment" else mask
         return {
             "id": thing.id, "name": thing.name, "color": thing.color, "do": thing.do,
             "shown": thing.shown, "keys": sorted(thing.marks), "key": mark is not None,
             "points": [list(p) for p in mark.points] if mark else [],
             "box": [round(v, 1) for v in box] if box else [],
-            "mask": mask_url(mask, thing.color, feather) if mask is not None and mask.any() else "",
+            "mask": mask_url(mask, thing.color) if mask is not None and mask.any() else "",
+            "fade": "" if cut is None else soft_edge(cut, self.settings.feather),
             "lost": bool(point is not None and point.lost and mark is None),
             "score": None if point is None or np.isnan(point.score) else round(point.score, 2),
         }  # fmt: skip

@@ -108,7 +108,7 @@ function seek(index, delay = 90) {
   local = clamp(Math.round(index) || 0, 0, value.count - 1);
   find(".layers").replaceChildren();
   find(".marks").replaceChildren();
-  showHole("");
+  find(".lines").replaceChildren();
   showFrame(local);
   clearTimeout(telling);
   telling = setTimeout(() => act("seek", { index: local }), delay);
@@ -167,7 +167,7 @@ function render() {
     if (masks.join() !== [...find(".layers").children].map((image) => image.src).join()) {
       find(".layers").replaceChildren(...masks.map((src) => make("img", { className: "mask", src, alt: "", draggable: false })));
     }
-    showHole(value.hole);
+    showLines();
     find(".marks").replaceChildren(...value.things.filter((t) => t.shown).flatMap(signs));
     clearStrokes();
     pointed = 0;
@@ -198,10 +198,20 @@ function render() {
   drawTimeline();
 }
 
-/** What will be painted over, as a dashed line. */
-function showHole(path) {
-  find(".hole").setAttribute("viewBox", `0 0 ${value.width} ${value.height}`);
-  all(".hole path").forEach((line) => line.setAttribute("d", path));
+/** What will be painted over, as a dashed line; where soft edges begin and end, as dotted ones. */
+function showLines() {
+  const line = (kind, path, color = "") => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    node.setAttribute("class", kind);
+    node.setAttribute("d", path);
+    node.style.stroke = color;
+    return node;
+  };
+  find(".lines").setAttribute("viewBox", `0 0 ${value.width} ${value.height}`);
+  find(".lines").replaceChildren(
+    ...value.things.filter((t) => t.shown && t.fade).map((t) => line("fade", t.fade, t.color)),
+    ...(value.hole ? [line("under", value.hole), line("hole", value.hole)] : []),
+  );
 }
 
 function signs(thing) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,28 @@ def test_green_screen(result: Result) -> None:
         assert len(video) == COUNT and video.info.has_audio
         assert np.abs(video[5][2, 2].astype(int) - GREEN).max() < 6
         assert red(video[5])[40, 40]
+
+
+def test_what_is_painted_away_is_not_cut_out_beside_what_is(clip: Path, tmp_path: Path) -> None:
+    boxes = {1: (10, 10, 40, 40), 2: (90, 50, 130, 80)}
+    for number, (x0, y0, x1, y1) in boxes.items():
+        folder = tmp_path / "masks" / f"object_{number}"
+        folder.mkdir(parents=True)
+        mask = np.zeros(SIZE, bool)
+        mask[y0:y1, x0:x1] = True
+        for index in range(3):
+            save_mask(folder / f"{index:05d}.png", mask)
+    settings = Settings(do="remove", end=3, masks=tmp_path / "masks", exports=("green",))
+    for fates, shown in ((("segment", "remove"), {1}), (("remove", "remove"), {1, 2})):
+        known = [
+            replace(PROMPT, id=number, box=boxes[number], do=do)
+            for number, do in zip(boxes, fates, strict=True)
+        ]
+        folder = run(clip, tmp_path / "-".join(fates), [], settings, known=known).folder
+        with open_video(folder / "cutout_green.mp4") as video:
+            green = np.abs(video[1].astype(int) - GREEN).max(axis=2) < 40
+        for number, (x0, y0, x1, y1) in boxes.items():
+            assert green[y0 + 5 : y1 - 5, x0 + 5 : x1 - 5].any() != (number in shown)
 
 
 def test_matte_is_white_on_the_object(result: Result) -> None:

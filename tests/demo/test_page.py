@@ -892,8 +892,8 @@ def test_what_will_be_painted_over_is_shown_without_another_frame(
     settled(page)
     click(page, *ball_at(0))
     expect(page.locator("#picture img.mask")).to_be_visible()
-    line = page.locator("#picture .hole path").last
-    assert line.get_attribute("d") == ""
+    line = page.locator("#picture .lines path.hole")
+    expect(line).to_have_count(0)
     choose(page, "Paint away")
     expect(line).to_have_attribute("d", re.compile("^M.*Z$"))
     frames: list[str] = []
@@ -908,9 +908,15 @@ def test_what_will_be_painted_over_is_shown_without_another_frame(
     page.locator("#dilate input[type=number]").fill("20")
     page.keyboard.press("Tab")
     page.wait_for_function(
-        "w => document.querySelector('#picture .hole path').getBBox().width > w", arg=before + 20
+        "w => document.querySelector('#picture path.hole').getBBox().width > w", arg=before + 20
     )
-    assert width() == pytest.approx(SIDE + 40, abs=8) and not frames
+    assert width() == pytest.approx(SIDE + 40, abs=8)
+    choose(page, "Cut out")
+    expect(line).to_have_count(0)
+    page.locator("#feather input[type=number]").fill("6")
+    page.keyboard.press("Tab")
+    expect(page.locator("#picture .lines path.fade")).to_have_count(1)
+    assert not frames
 
 
 def test_what_is_being_typed_outlives_an_answer(

@@ -24,6 +24,7 @@ from checkpoints import CheckpointError
 from demo import editing, looking, pipeline, sessions
 from demo import run as runs
 from demo import workspace as spaces
+from demo.exports import soften
 from demo.failures import Cancelled
 from demo.jobs import Job, Jobs, Progress, State
 from demo.pictures import mask_url
@@ -926,20 +927,18 @@ def test_what_will_be_painted_over_is_outlined_as_the_run_does_it(session: Sessi
     assert session.view()["hole"] == ""
 
 
-def test_the_soft_edge_of_a_cut_out_is_seen_on_its_mask(session: Session) -> None:
+def test_the_soft_edge_of_a_cut_out_is_outlined(session: Session) -> None:
     session.point(0, *middle(0), 1)
-
-    def tinted() -> int:
-        layer = np.asarray(picture(active(session)["mask"]).convert("RGBA"))[..., 3]
-        return int((layer > 0).sum())
-
-    sharp = tinted()
-    session.adjust(feather=6)
-    assert tinted() == sharp, "it is only followed"
+    session.adjust(feather=3)
+    assert active(session)["fade"] == "", "it is only followed"
     session.decide(1, "segment")
-    softer = tinted()
-    session.adjust(feather=0)
-    assert softer > 1.5 * sharp and tinted() == sharp
+    outer, inner = active(session)["fade"].split("ZM")
+    mask = session.mask_at(session.document.things[0], 0)
+    assert mask is not None
+    opacity = soften(mask, 3)
+    assert outlines(outer, opacity > 12) and outlines(inner, opacity > 242)
+    session.adjust(feather=0.8)
+    assert active(session)["fade"] == "", "there is next to nothing between the lines"
 
 
 @pytest.mark.parametrize("size", [(40, 60), (2160, 3840)])
