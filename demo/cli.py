@@ -24,9 +24,9 @@ from demo.project import (
     ObjectPrompt,
     Point,
     Settings,
-    load_prompts,
     object_color,
 )
+from demo.prompts import load_prompts
 from media import InputError
 from media.command_line import Parser
 from media.info import Budget

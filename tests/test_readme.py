@@ -46,7 +46,7 @@ def test_every_command_is_of_a_known_kind() -> None:
 
 
 def test_prompts_example_is_valid(tmp_path: Path) -> None:
-    from demo.project import load_prompts
+    from demo.prompts import load_prompts
 
     (example,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "p.json").write_text(example)

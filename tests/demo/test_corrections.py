@@ -12,7 +12,8 @@ import pytest
 
 from demo import pipeline
 from demo.pipeline import plan
-from demo.project import KeyFrame, ObjectPrompt, Settings, load_prompts
+from demo.project import KeyFrame, ObjectPrompt, Settings
+from demo.prompts import load_prompts
 from demo.run import run
 from media import InputError
 from media.masks import load_mask, save_mask
