@@ -461,8 +461,8 @@ def train(
 
     Args:
         recipe: Its name (see the command list), or a .yaml or .json file of your own.
-        data: KIND=PATH of a data source, as stills=DIR or lasot=DIR; the recipe says how each is
-            used.
+        data: KIND=PATH of a data source, as stills=DIR or lasot=DIR; or a folder of shards, one
+            that is called like a kind, or one of such folders. The recipe says how each is used.
         override: A setting of the recipe to change, as schedule.epochs=5
         out: Folder for weights, log and the state to go on from. Needed to train.
         minutes: Squeeze the schedule into so many minutes.
@@ -478,14 +478,10 @@ def train(
     from checkpoints.training.saving import weights_in
     from trackers.training import load_recipe
     from trackers.training import train as run
+    from trackers.training.data import find_sources
     from trackers.training.validation import parse_sequences
 
-    places = []
-    for text in data or []:
-        kind, equals, path = text.partition("=")
-        if not equals or not path:
-            raise InputError(f"--data takes KIND=PATH such as stills=DIR, not {text!r}.")
-        places.append((kind, path))
+    places = [place for text in data or [] for place in find_sources(text)]
     if print_config:
         loaded = load_recipe(recipe, places or None, override or [])
         print(json.dumps(loaded.as_values(), indent=1))

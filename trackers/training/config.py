@@ -27,11 +27,10 @@ from checkpoints.training.recipes import (
 )
 from media import InputError
 from trackers.base import build_network
-from trackers.training.data import DataConfig, SourceConfig, list_kinds
+from trackers.training.data import PACKED, DataConfig, SourceConfig, list_kinds
 
 _log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
-PACKED = ("stills", "tracks", "clips")  # kinds of sources that are packed shards
 
 _Crop = Annotated[int, Range(least=16, multiple_of=16)]
 _OPTIONS: dict[str, Any] = {  # of networks, as their classes describe them

@@ -14,8 +14,8 @@ from torch import nn
 from checkpoints.training.processes import Place
 from media import InputError
 from trackers.boxes import box_iou
-from trackers.training.config import PACKED, Recipe, read
-from trackers.training.data import Batches, DataConfig, SourceConfig, open_sources
+from trackers.training.config import Recipe, read
+from trackers.training.data import PACKED, Batches, DataConfig, SourceConfig, open_sources
 from trackers.training.losses import target_corners
 from trackers.training.objectives import answer, corners
 

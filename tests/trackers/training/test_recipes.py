@@ -143,7 +143,7 @@ def test_recipes_are_the_papers() -> None:
         ),
         ("losses.cio=3", "nearest there is is 'ciou'"),
         ("engin.seed=3", "nearest there is is 'engine'"),
-        ("schedule.epochs=many", "schedule.epochs should be int, not 'many'"),
+        ("schedule.epochs=many", "schedule.epochs should be a whole number, not 'many'"),
         ("schedule.decay=linear", "one of step, cosine, not 'linear'"),
         ("network.options.deep=3", "do not fit mixformerv2_small"),
         ("data.search_size=224", "set network.options.search_size"),
@@ -226,6 +226,8 @@ def test_the_command_trains(stills, tmp_path, capsys) -> None:
     shown = capsys.readouterr()
     assert "after 2 steps" in shown.out and (out / "weights.safetensors").exists()
     assert main(command) == 2 and "give --out DIR" in capsys.readouterr().err
+    again = [word.replace("stills=", "") for word in command]  # a folder of shards says of what
+    assert main([*again, f"--out={out}"]) == 0
     assert main(["train", "continue_small", "--data=stills", f"--out={out}"]) == 2
     assert "KIND=PATH" in capsys.readouterr().err
     assert main(["train", "continue_small", f"--out={out}2"]) == 2  # no data at all

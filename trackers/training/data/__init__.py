@@ -8,10 +8,18 @@ for batch in Batches(config, seed=1, batch_size=32):
 from trackers.training.data.batches import Batch, Batches
 from trackers.training.data.config import DataConfig, Deformation, SourceConfig
 from trackers.training.data.sheet import draw_batch
-from trackers.training.data.sources import LAYOUTS, Source, list_kinds, open_sources
+from trackers.training.data.sources import (
+    LAYOUTS,
+    PACKED,
+    Source,
+    find_sources,
+    list_kinds,
+    open_sources,
+)
 
 __all__ = [
     "LAYOUTS",
+    "PACKED",
     "Batch",
     "Batches",
     "DataConfig",
@@ -19,6 +27,7 @@ __all__ = [
     "Source",
     "SourceConfig",
     "draw_batch",
+    "find_sources",
     "list_kinds",
     "open_sources",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from trackers.datasets import Dataset, dataset_class, list_datasets, open_datase
 from trackers.datasets.coco import open_coco
 from trackers.training.data.config import DataConfig, SourceConfig
 
+PACKED = ("stills", "tracks", "clips")  # kinds of sources that are packed shards
 _OPEN = 256  # sequences whose labels a process remembers
 _FEWEST_FRAMES = 20  # of a video
 _FEWEST_VISIBLE = 7  # of them with the object: more than 2 * (1 search + 2 templates)
@@ -437,6 +439,42 @@ LAYOUTS = {
 def list_kinds() -> list[str]:
     """What `SourceConfig.kind` may be."""
     return [*_KINDS, *list_datasets()]
+
+
+def find_sources(text: str) -> list[tuple[str, str]]:
+    """Kind and folder of each source that words of a command line name.
+
+    Args:
+        text: KIND=PATH; or a folder, if it is called like a kind, as `/data/GOT-10k`, holds packed
+            shards, or holds such folders.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    kind, equals, path = text.partition("=")
+    if equals and path:
+        return [(kind, path)]
+    folder = Path(text)
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for folders in ([folder], inside):
+        kinds = [(_kind_of(path), str(path)) for path in folders if path.is_dir()]
+        if found := [(kind, path) for kind, path in kinds if kind is not None]:
+            return found
+    raise InputError(
+        f"--data takes KIND=PATH such as stills=DIR, not {text!r}; or a folder that holds packed "
+        "shards, or whose name, or those of the folders in it, are kinds (see list)."
+    )
+
+
+def _kind_of(folder: Path) -> str | None:
+    called = {re.sub(r"[\W_]", "", kind): kind for kind in list_kinds()}
+    kind = called.get(re.sub(r"[\W_]", "", folder.absolute().name.lower()))
+    if next(folder.glob("*.jsonl"), None) is None:
+        return kind
+    if kind in PACKED:
+        return kind
+    labelled = next((row.objects[0] for row in read_shards(folder) if row.objects), None)
+    return "stills" if labelled is None or labelled.id is None else "tracks"
 
 
 def open_sources(config: DataConfig) -> list[Source]:

@@ -17,7 +17,13 @@ from PIL import Image
 from checkpoints.training.shards import ShardWriter
 from media import InputError
 from tests.trackers.training.data.scenes import encode, misplaced, scene
-from trackers.training.data import Batches, DataConfig, SourceConfig, open_sources
+from trackers.training.data import (
+    Batches,
+    DataConfig,
+    SourceConfig,
+    find_sources,
+    open_sources,
+)
 from trackers.training.data.packing import pack
 from trackers.training.data.sources import Tracks
 
@@ -244,3 +250,27 @@ def test_the_tracks_at_hand(shared: Callable[[str], Path], tmp_path: Path) -> No
     assert found.pictures > 40 and not found.left_out
     (source,) = open_sources(of("tracks", tmp_path / "packed"))
     assert len(source) >= 1 and source.info(0).visible.sum() > 20
+
+
+def test_a_folder_alone_says_what_it_holds(stills: Path, tracks: Path, tmp_path: Path) -> None:
+    assert find_sources("got10k=x") == [("got10k", "x")]
+    assert find_sources(str(stills)) == [("stills", str(stills))]  # by its shards
+    assert find_sources(str(tracks)) == [("tracks", str(tracks))]
+    for place, kind in (("clips", tracks), ("LaSOT-packed", tracks), ("my pictures", stills)):
+        (tmp_path / "packed").mkdir(exist_ok=True)
+        (tmp_path / "packed" / place).symlink_to(kind)
+    found = dict((Path(path).name, kind) for kind, path in find_sources(str(tmp_path / "packed")))
+    assert found == {"clips": "clips", "LaSOT-packed": "tracks", "my pictures": "stills"}
+    for name in ("LaSOT", "GOT-10k", "TrackingNet", "ImageNet_VID", "coco", "photographs"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+    assert find_sources(str(tmp_path / "sets" / "GOT-10k"))[0][0] == "got10k"
+    kinds = [kind for kind, _ in find_sources(str(tmp_path / "sets"))]
+    assert kinds == ["got10k", "imagenet_vid", "lasot", "trackingnet", "coco"]
+
+
+@pytest.mark.parametrize("text", ["nowhere", "stills=", "photographs"])
+def test_another_folder_does_not(text: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photographs").mkdir()
+    with pytest.raises(InputError, match="--data takes KIND=PATH such as stills=DIR, not"):
+        find_sources(text)
