@@ -28,7 +28,7 @@ from demo.project import (
 )
 from demo.prompts import load_prompts
 from media import InputError
-from media.command_line import Parser
+from media.command_line import Parser, escape_what_cannot_be_shown
 from media.info import Budget
 
 # ------------------------------------------------------------------------------ values of arguments
@@ -345,6 +345,7 @@ def dispatch(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad input."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    escape_what_cannot_be_shown()
     stopped = show = False
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import logging
 import re
 import sys
@@ -92,6 +93,7 @@ def run_program(
         0 ok, 1 failed, 2 input that cannot be used. An error may bring an `exit_code` of its own.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    escape_what_cannot_be_shown()
     arguments = argparse.Namespace(command=None)
     try:
         return call(build_parser(prog, description, commands).parse_args(argv, arguments))
@@ -109,6 +111,13 @@ def run_program(
         sentence, code = f"Error: {error}", error.exit_code
     print(sentence, file=sys.stderr)
     return code
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Print names of files that the terminal has no letters for with escapes, and do not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _read_docstring(text: str) -> tuple[str, dict[str, str]]:

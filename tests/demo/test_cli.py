@@ -42,6 +42,16 @@ def test_track_prints_what_it_wrote(
     assert "earlier run" not in said
 
 
+def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "track", tmp_path / "視頻.mp4", "--out", tmp_path,
+         "--box", BOX],
+        cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "cp1252:strict"}, capture_output=True,
+    )  # fmt: skip
+    said = done.stderr.decode("cp1252")
+    assert done.returncode == 2 and "\\u8996\\u983b.mp4 does not exist" in said
+
+
 @pytest.mark.usefixtures("colour_models")
 def test_what_an_earlier_run_has_left_is_said(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
