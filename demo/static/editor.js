@@ -40,6 +40,7 @@ let aim = null; // where the cross is that the keyboard points with
 let typing = false; // a frame's number, which no answer is to overwrite
 let end = null; // the end of the range that is being dragged
 let survey = null; // { url, pixels }: which object lies on which pixel, for picking
+let scope = null; // { from, to }: the frames that the timeline shows, if not all of them
 let watching = false; // what the run makes is shown in the picture's place
 let watched = null; // the timer that asks for it
 let searching = null; // how many searches were over when the one under way began
@@ -138,6 +139,7 @@ function beginAnew() {
   curves = { version: 0, things: [] };
   if (playing) play();
   setZoom(1);
+  setScope(0, value.count);
   if (tool !== "plus") markTool("plus");
   if (innerWidth < 860) find(".title").scrollIntoView({ behavior: "smooth" });
 }
@@ -352,6 +354,36 @@ function tell(frame) {
   find(".timeline").title = [`Frame ${frame}`, ...facts.filter(Boolean)].join("; ");
 }
 
+const MIN_SCOPE = 20; // frames
+
+/** Show a part of the video on the timeline, inside of what there is; nothing: all of it. */
+function setScope(from, length) {
+  const frames = clamp(length, Math.min(MIN_SCOPE, value.count), value.count);
+  const start = clamp(from, 0, value.count - frames);
+  scope = frames < value.count ? { from: start, to: start + frames } : null;
+  find("#zoom").ariaPressed = scope !== null;
+  drawTimeline();
+}
+
+/** The chosen part with a little on both sides; without one, what is around the shown frame. */
+function toggleScope() {
+  const chosen = value.stop - value.start;
+  if (scope) setScope(0, value.count);
+  else if (chosen < value.count) setScope(value.start - 0.05 * chosen, 1.1 * chosen);
+  else setScope(shown() - value.count / 16, value.count / 8);
+}
+
+/** The frames that the timeline shows; it goes along with the one that is shown. */
+function scopeNow() {
+  if (!scope) return { from: 0, to: value.count };
+  const length = scope.to - scope.from;
+  if (shown() < scope.from || shown() + 1 > scope.to) {
+    const from = clamp(shown() - length / 2, 0, value.count - length);
+    scope = { from, to: from + length };
+  }
+  return scope;
+}
+
 /** One lane per object: how sure the tracker is, where it is lost, and the key frames. */
 function drawTimeline() {
   const canvas = find(".timeline");
@@ -367,8 +399,10 @@ function drawTimeline() {
   pen.scale(ratio, ratio);
   const style = getComputedStyle(element);
   const ink = style.getPropertyValue("--body-text-color-subdued") || "#888";
-  const x = (frame) => ((frame + 0.5) / value.count) * width;
-  const edge = (frame) => (frame / value.count) * width;
+  const { from: first, to: last } = scopeNow();
+  const edge = (frame) => ((frame - first) / (last - first)) * width;
+  const x = (frame) => edge(frame + 0.5);
+  const one = edge(first + 1); // pixels of a frame
   pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee";
   pen.fillRect(0, 0, width, height);
   const accent = style.getPropertyValue("--primary-500") || "#14b8a6";
@@ -382,9 +416,9 @@ function drawTimeline() {
     const data = curves.things.find((t) => t.id === thing.id);
     if (data) {
       pen.fillStyle = "#dc262644";
-      data.lost.forEach((lost, frame) => lost && pen.fillRect(edge(frame), top, Math.max(1, width / value.count), lane - 4));
+      data.lost.forEach((lost, frame) => lost && pen.fillRect(edge(frame), top, Math.max(1, one), lane - 4));
       pen.fillStyle = "#d97706";
-      for (const frame of data.doubtful) pen.fillRect(edge(frame), top + lane - 8, Math.max(2, width / value.count), 4);
+      for (const frame of data.doubtful) pen.fillRect(edge(frame), top + lane - 8, Math.max(2, one), 4);
       pen.strokeStyle = pen.fillStyle = thing.color;
       pen.lineWidth = 1.5;
       pen.beginPath();
@@ -416,12 +450,13 @@ function drawTimeline() {
   pen.fillStyle = accent;
   pen.fillRect(from, 0, to - from, 3);
   for (const frame of [value.start, value.stop]) { // to be dragged
-    pen.fillRect(clamp(edge(frame) - 4, 0, width - 8), 0, 8, 8);
+    if (frame >= first && frame <= last) pen.fillRect(clamp(edge(frame) - 4, 0, width - 8), 0, 8, 8);
   }
   pen.fillStyle = ink;
   pen.font = "10px sans-serif";
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((s) => (s / value.count) * width > 46) ?? 50000;
-  for (let frame = 0; frame < value.count; frame += step) pen.fillText(frame, Math.min(x(frame) + 2, width - 24), 18);
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((s) => s * one > 46) ?? 50000;
+  for (let frame = Math.ceil(first / step) * step; frame < last; frame += step) pen.fillText(frame, Math.min(x(frame) + 2, width - 24), 18);
+  if (scope) pen.fillRect((first / value.count) * width, height - 2, ((last - first) / value.count) * width, 2); // of the whole
   pen.globalAlpha = 0.75;
   pen.fillStyle = style.getPropertyValue("--body-text-color") || "#000";
   pen.fillRect(x(shown()) - 1, 0, 2, height);
@@ -433,7 +468,8 @@ function drawTimeline() {
 
 const frameUnder = (event) => {
   const area = find(".timeline").getBoundingClientRect();
-  return clamp(Math.floor(((event.clientX - area.left) / area.width) * value.count), 0, value.count - 1);
+  const { from, to } = scopeNow();
+  return clamp(Math.floor(from + ((event.clientX - area.left) / area.width) * (to - from)), 0, value.count - 1);
 };
 
 /** Which end of the part that is worked on lies under the pointer: "start", "stop" or null. */
@@ -441,7 +477,8 @@ function endUnder(event) {
   const area = find(".timeline").getBoundingClientRect();
   const reach = event.pointerType === "touch" ? 24 : 10;
   if (event.clientY - area.top > reach) return null;
-  const near = ["start", "stop"].map((name) => Math.abs(event.clientX - area.left - (value[name] / value.count) * area.width));
+  const { from, to } = scopeNow();
+  const near = ["start", "stop"].map((name) => Math.abs(event.clientX - area.left - ((value[name] - from) / (to - from)) * area.width));
   if (Math.min(...near) > reach) return null;
   return near[0] < near[1] ? "start" : "stop";
 }
@@ -693,6 +730,13 @@ element.addEventListener("contextmenu", (event) => {
 });
 
 element.addEventListener("wheel", (event) => {
+  if (value && event.target.closest(".timeline") && (event.ctrlKey || (scope && event.deltaX))) {
+    event.preventDefault();
+    const { from, to } = scopeNow();
+    if (!event.ctrlKey) return setScope(from + (event.deltaX / 500) * (to - from), to - from);
+    const [at, scale] = [frameUnder(event), Math.exp(event.deltaY / 300)];
+    return setScope(at - (at - from) * scale, (to - from) * scale);
+  }
   if (!value || !event.target.closest(".stage") || !(event.ctrlKey || zoom.scale > 1)) return;
   event.preventDefault();
   const area = find(".stage").getBoundingClientRect();
@@ -748,6 +792,7 @@ const COMMANDS = {
   stop: () => act("limit", { start: value.start <= shown() ? value.start : 0, stop: shown() + 1 }),
   whole: () => act("limit", { start: 0, stop: null }),
   again: findAgain,
+  zoom: toggleScope,
 };
 
 element.addEventListener("click", (event) => {
@@ -817,7 +862,7 @@ document.addEventListener("keydown", (event) => {
     ArrowLeft: () => seek(shown() - far), ArrowRight: () => seek(shown() + far),
     Home: () => seek(0), End: () => seek(value.count - 1), " ": play,
     a: () => choose("plus"), s: () => choose("minus"), b: () => choose("box"), f: () => choose("pick"), p: () => choose("brush"), e: () => choose("eraser"),
-    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"), r: findAgain, w: () => value.running && watchRun(!watching),
+    i: COMMANDS.start, o: COMMANDS.stop, n: () => jump("doubt"), r: findAgain, z: toggleScope, w: () => value.running && watchRun(!watching),
     "+": () => setZoom(zoom.scale * 1.5), "-": () => setZoom(zoom.scale / 1.5), 0: () => setZoom(1),
   };
   const numbered = { 1: 0, 2: 1, 3: 2 };

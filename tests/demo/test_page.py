@@ -919,6 +919,43 @@ def test_what_will_be_painted_over_is_shown_without_another_frame(
     assert not frames
 
 
+def test_the_timeline_is_zoomed_to_the_part_that_is_worked_on(
+    project: Callable[..., Any], clips: dict[str, Path]
+) -> None:
+    page, _ = project()
+    upload(page, clips["long"])
+    expect(page.locator("#info")).to_contain_text("long.mp4")
+    settled(page)
+    for frame, key in ((30, "i"), (49, "o")):
+        show_frame(page, frame)
+        page.keyboard.press(key)
+    line, zoom = page.locator("#picture .timeline"), page.locator("#zoom")
+    expect(line).to_have_attribute("aria-valuetext", "Frame 49; work on 30 to 49")
+    width = line.bounding_box()["width"]
+
+    def pick(share: float) -> int:
+        """The frame that a click on the timeline leads to."""
+        line.click(position={"x": width * share, "y": 30})
+        page.wait_for_timeout(300)
+        return int(page.locator("#frame input").input_value())
+
+    assert pick(0.51) == 40 and pick(0.91) == 72
+    page.keyboard.press("z")
+    expect(zoom).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(300)
+    show_frame(page, 40)
+    assert pick(0.0001) in (29, 30, 31) and pick(0.999) in (48, 49, 50)
+    page.locator("#picture .stage").press("Home")  # it goes along with the frame
+    page.wait_for_timeout(300)
+    assert pick(0.999) in (19, 20, 21)
+    line.hover()
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, 2000)
+    page.keyboard.up("Control")
+    expect(zoom).to_have_attribute("aria-pressed", "false")
+    assert pick(0.51) == 40
+
+
 def test_what_is_being_typed_outlives_an_answer(
     project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
