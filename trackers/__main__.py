@@ -298,7 +298,7 @@ def report(
         dataset: Its name; see the command list.
         root: The folder of the data set, as its authors lay it out.
         results: The folder that evaluate wrote to.
-        out: Folder for report.html, success.png and precision.png
+        out: Folder for report.html, success.png and precision.png.
         label: Which results to compare, in place of all in the folder.
         split: Which part of the data set, in place of the one results are published on.
         sequences: A text file that names the sequences to use, one per line.

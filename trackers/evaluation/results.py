@@ -113,9 +113,9 @@ def file_name(label: str) -> str:
 
 
 def labels_in(folder: str | Path, dataset: Dataset) -> list[str]:
-    """The trackers with results for this data set, sorted."""
+    """The trackers with results for this data set, of one sequence at least, sorted."""
     found = Path(folder).glob(f"*/{dataset.key}_{dataset.split}/")
-    return sorted(path.parent.name for path in found)
+    return sorted(path.parent.name for path in found if any(path.glob("*.txt")))
 
 
 def write_submission(results: Results, names: Iterable[str]) -> Path | None:

@@ -36,6 +36,7 @@ def test_results_of_others_are_read(dataset: Dataset, tmp_path: Path) -> None:
     (folder / "a.txt").write_text("1.5,2,3,4\n1,2,3,4\n")
     results = Results(tmp_path, "theirs", dataset)
     assert results.boxes("a")[0].tolist() == [1.5, 2, 3, 4] and results.seconds("a") is None
+    (tmp_path / "failed" / "folder_all").mkdir(parents=True)  # of a tracker without any result
     assert labels_in(tmp_path, dataset) == ["theirs"]
 
 
