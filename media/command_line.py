@@ -11,6 +11,7 @@ import argparse
 import inspect
 import io
 import logging
+import os
 import re
 import sys
 import types
@@ -99,6 +100,9 @@ def run_program(
         return call(build_parser(prog, description, commands).parse_args(argv, arguments))
     except InputError as error:
         sentence, code = f"Error: {error}", 2
+    except BrokenPipeError:  # whoever read this has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         what = error.filename or "A file"
         sentence, code = f"Error: {what} cannot be used: {error.strerror or error}.", 1

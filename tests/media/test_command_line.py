@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -124,3 +126,24 @@ def test_what_goes_wrong_is_a_sentence_and_a_code(capsys: pytest.CaptureFixture[
     assert code("missing") == (5, "Error: Fetch it.\n")
     with pytest.raises(ValueError, match="boom"):
         code("bug")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    talk = (
+        "from media.command_line import run_program\n"
+        "def talk() -> int:\n"
+        "    'Talk.'\n"
+        "    while True: print('x' * 100)\n"
+        "raise SystemExit(run_program('prog', '', [talk], ['talk']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", talk],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"x" * 100 + b"\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
