@@ -13,12 +13,14 @@ The teacher's side of the losses is in objectives.py.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from media import InputError
@@ -154,8 +156,9 @@ def from_vit(state: State, wanted: State, *, name: str) -> dict[str, torch.Tenso
     """Backbone weights of a tracker out of a plain vision transformer's, strictly checked.
 
     Understands the files of MAE (facebookresearch/mae) and of timm, with or without an encoder
-    prefix. What a tracker has no use for is left out: class token, positions of the classifier's
-    grid, classifier, the last norm, MAE's decoder.
+    prefix. What a tracker has no use for is left out: class token, classifier, the last norm, MAE's
+    decoder; and the positions of the classifier's grid, except for GRM, whose own begin as those,
+    resized (Little-Podi/GRM @ 466ceb7).
 
     Args:
         state: of the vision transformer.
@@ -187,6 +190,16 @@ def from_vit(state: State, wanted: State, *, name: str) -> dict[str, torch.Tenso
                 f"but the network needs {tuple(wanted[f'backbone.{key}'].shape)}."
             )
         found[f"backbone.{key}"] = plain[key]
+    for key in ("backbone.pos_embed_x", "backbone.pos_embed_z"):
+        if key in wanted and "pos_embed" in plain:
+            found[key] = _resized_positions(plain["pos_embed"], wanted[key].shape[1])
     if extra := [k for k in plain if _VIT_KEY.match(k) and f"backbone.{k}" not in found]:
         raise InputError(f"{name} is deeper than the network: nobody would use its {extra[0]!r}.")
     return found
+
+
+def _resized_positions(table: torch.Tensor, tokens: int) -> torch.Tensor:
+    """A square grid's (1, n, dim) positions, those of class tokens before them, for `tokens`."""
+    side, wanted = math.isqrt(table.shape[1]), math.isqrt(tokens)
+    grid = table[:, -side * side :].mT.unflatten(2, (side, side)).float()
+    return F.interpolate(grid, size=(wanted, wanted), mode="bicubic").flatten(2).mT.contiguous()

@@ -150,10 +150,29 @@ def test_a_plain_transformer_becomes_the_backbone(name: str, form: str) -> None:
     else:
         state = {f"module.{key}": value for key, value in plain.items()}
     found = from_vit(state, network.state_dict(), name="vit.pth")
+    assert not network.load_state_dict(found, strict=False).unexpected_keys
+    learnt = [found.pop(key, None) for key in ("backbone.pos_embed_x", "backbone.pos_embed_z")]
     assert len(found) == 2 + 4 * 12
     for key, value in found.items():
         assert torch.equal(value, plain[key.removeprefix("backbone.")])
-    assert not network.load_state_dict(found, strict=False).unexpected_keys
+    assert (learnt[0] is not None) == (name == "grm_base")
+
+
+def test_grm_begins_with_the_positions_of_the_classifier() -> None:
+    options = {k: SMALL[k] for k in ("search_size", "template_size", "dim", "heads")} | {"depth": 4}
+    state = vit()
+    # Across the 14 columns of the grid channel 0 rises by one each, down the rows channel 1 does.
+    state["pos_embed"] = table = torch.zeros(1, 197, 32)
+    table[0, 0] = 1000.0  # of the class token
+    table[0, 1:, 0] = torch.arange(14.0).repeat(14)
+    table[0, 1:, 1] = torch.arange(14.0).repeat_interleave(14)
+    found = from_vit(state, build_network("grm_base", **options).state_dict(), name="vit.pth")
+    places = torch.tensor([1.25, 4.75, 8.25, 11.75])  # middles of four cells, 3.5 wide
+    search, template = (found[f"backbone.pos_embed_{crop}"] for crop in "xz")
+    assert search.shape == (1, 16, 32) and template.shape == (1, 4, 32)
+    assert torch.allclose(search[0, :, 0], places.repeat(4), atol=0.1)
+    assert torch.allclose(search[0, :, 1], places.repeat_interleave(4), atol=0.1)
+    assert torch.allclose(template[0, :, 0], torch.tensor([3.0, 10.0, 3.0, 10.0]), atol=0.1)
 
 
 @pytest.mark.parametrize(
