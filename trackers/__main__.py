@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from trackers.evaluation.report import TrackerReport
     from trackers.evaluation.results import Results
 
+_REASONS = 10  # why sequences failed, that are told one by one
+
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
@@ -267,8 +269,11 @@ def evaluate(
                 overwrite=overwrite,
                 report=partial(_show, bar),
             )
-        for reason in outcome.failed.values():
+        reasons = list(outcome.failed.values())
+        for reason in reasons[:_REASONS]:
             _say(f"{results.label}: {reason}")
+        if len(reasons) > _REASONS:
+            _say(f"{results.label}: and {len(reasons) - _REASONS} more.")
         failures += len(outcome.failed)
         everything.append(results)
         if data.hidden:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,10 @@ def test_a_failed_sequence_ends_in_1_and_the_rest_is_scored(
     assert code == 1 and "1 of 2" in shown
     assert "opencv:KCF: The sequence b has 4 frames but 1 lines of ground truth" in told
     assert "1 sequences failed; the same command tries them again." in told
+    for i in range(10):
+        shutil.copytree(data / "b", data / f"c{i}")
+    _, _, told = run(*words)
+    assert told.count("lines of ground truth") == 10 and "opencv:KCF: and 1 more." in told
     (data / "a" / "groundtruth.txt").write_text("1,2,3,4\n")
     code, shown, _ = run(*words, "--overwrite")
     assert code == 1 and shown == ""
