@@ -545,8 +545,9 @@ def perform(session: Session, details: dict[str, Any]) -> None:
         "paint": session.paint, "unmark": session.unmark,
         "add": session.add, "select": session.select, "show": session.show,
         "rename": session.rename, "recolor": session.recolor, "decide": session.decide,
-        "delete": session.delete, "limit": session.limit, "undo": session.undo,
-        "redo": session.redo, "clear": session.clear, "set": session.adjust,
+        "delete": session.delete, "limit": session.limit, "begin": session.begin,
+        "end": session.end, "undo": session.undo, "redo": session.redo, "clear": session.clear,
+        "set": session.adjust,
     }  # fmt: skip
     kind = details.pop("kind", None)
     if kind not in actions:

@@ -476,20 +476,6 @@ class Project:
     def _state_file(self) -> Path:
         return self.folder / WORK / "state.json"
 
-    def object_masks(
-        self, objects: Sequence[ObjectPrompt], size: tuple[int, int], folder: Path | None = None
-    ) -> dict[int, MaskFolder]:
-        """Where each object's masks are: `masks/00000.png`, or of several `masks/object_1/...`.
-
-        Args:
-            size: (height, width).
-            folder: in place of the project's `masks`.
-        """
-        folder = folder or self.folder / "masks"
-        if len(objects) == 1:
-            return {objects[0].id: MaskFolder(folder, size=size)}
-        return {o.id: MaskFolder(folder / f"object_{o.id}", size=size) for o in objects}
-
 
 def read_doubts(folder: Path) -> dict[str, list[int]]:
     """Frames of a project on which a mask is probably wrong, by the object's number."""
@@ -497,6 +483,19 @@ def read_doubts(folder: Path) -> dict[str, list[int]]:
         return json.loads((folder / WORK / DOUBTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def object_masks(
+    folder: Path, numbers: Sequence[int], size: tuple[int, int]
+) -> dict[int, MaskFolder]:
+    """Where the masks of objects are: `00000.png` of a single one, else `object_1/00000.png`.
+
+    Args:
+        size: (height, width).
+    """
+    if len(numbers) == 1:
+        return {numbers[0]: MaskFolder(folder, size=size)}
+    return {n: MaskFolder(folder / f"object_{n}", size=size) for n in numbers}
 
 
 def object_name(object_id: int) -> str:

@@ -57,6 +57,7 @@ from demo.project import (
     Tracks,
     describe,
     fingerprint,
+    object_masks,
     source_identity,
     write_json,
 )
@@ -420,7 +421,7 @@ class _Run:
         size = self.reader.info.size
         with replacing_folder(self.project.folder / "masks") as part:
             union = MaskFolder(part, size=size)
-            folders = self.project.object_masks(self.cut, size, part)
+            folders = object_masks(part, [o.id for o in self.cut], size)
             for index in self.span:
                 masks = {number: source[index] for number, source in sources.items()}
                 if len(masks) > 1:
@@ -431,7 +432,8 @@ class _Run:
 
     def _masks(self) -> dict[int, MaskFolder]:
         """The masks that were laid out, of each object."""
-        return self.project.object_masks(self.cut, self.reader.info.size)
+        numbers = [o.id for o in self.cut]
+        return object_masks(self.project.folder / "masks", numbers, self.reader.info.size)
 
     def _draw(self, tracks: Tracks, name: str) -> None:
         folders = self._masks() if name == "segmented.mp4" else None

@@ -31,7 +31,6 @@ from demo.imports import (
     read_masks,
     read_names,
     read_tracks,
-    read_tracks_json,
     tracks_of,
 )
 from demo.jobs import Job, Jobs, State
@@ -50,10 +49,11 @@ from demo.project import (
 )
 from demo.rates import Rates
 from demo.run import Result
+from demo.shelves import Shelf
 from inpainting.compositing import hole_of
 from media import InputError
 from media.device import resolve_device
-from media.masks import MaskFolder, save_mask
+from media.masks import save_mask
 from media.video import Budget
 
 RECORD = "session.json"
@@ -102,7 +102,7 @@ class Session:
         self._proposal: tuple[Document, float] | None = None  # where the object was found again
         self._budget, self._rates = budget, rates
         self._marks_folder = folder / "marks"
-        self._tracks: tuple[int, Tracks] | None = None
+        self._results: Shelf | None = None
         # Of this server's views and of a later one's, the newer has the larger number.
         self._views = itertools.count(time.time_ns() // 1_000_000)
         self._editing = threading.RLock()
@@ -131,6 +131,17 @@ class Session:
         """Where the results that are shown lie; an empty place without any."""
         shown = self.shown
         return self.folder / "none" if shown is None else shown.files[0].parent
+
+    @property
+    def results(self) -> Shelf | None:
+        """What lies there."""
+        folder, known = self.shelf, self._results
+        if known is None or known.folder != folder:
+            try:
+                known = self._results = Shelf(folder, self.info.size)
+            except (OSError, KeyError, ValueError):
+                return None
+        return known
 
     def rest(self) -> None:
         """Let go of whatever can be had again when it is needed."""
@@ -323,6 +334,16 @@ class Session:
         whole = None if end == self.frame_count else end
         self._push(replace(self.document, start=start, stop=whole))
 
+    def begin(self, frame: int) -> None:
+        """Work on the video from a frame on."""
+        stop = self.document.stop
+        self.limit(frame, None if stop is not None and stop <= frame else stop)
+
+    def end(self, frame: int) -> None:
+        """Work on the video up to a frame."""
+        start = self.document.start
+        self.limit(start if start <= frame else 0, frame + 1)
+
     def take_over(self, upload: Path, name: str) -> None:
         """Take boxes or masks that were made before, in place of what was pointed at.
 
@@ -442,10 +463,7 @@ class Session:
         point = self._track(thing.id, frame)
         if point is None or point.box is None:
             return None
-        root = self.shelf / "masks"
-        own = root / f"object_{thing.id}"
-        folder = MaskFolder(own if own.is_dir() else root, size=self.info.size)
-        return folder[frame] if folder.file(frame).exists() else None
+        return None if self.results is None else self.results.mask(thing.id, frame)
 
     def _track(self, number: int, frame: int) -> Any:
         tracks = self.tracks()
@@ -453,45 +471,15 @@ class Session:
 
     def tracks(self) -> Tracks | None:
         """The boxes of the run that is shown."""
-        shelf = self.shelf
-        try:
-            stamp = (shelf / "run.json").stat().st_mtime_ns
-            if self._tracks is None or self._tracks[0] != stamp:
-                self._tracks = stamp, read_tracks_json(shelf / "tracks.json")
-        except OSError:
-            return None
-        return self._tracks[1]
-
-    def _doubts(self) -> dict[str, list[int]]:
-        """Frames on which a mask is probably wrong, by the object's number."""
-        try:
-            return json.loads((self.shelf / "run.json").read_text(encoding="utf-8"))["doubtful"]
-        except (OSError, KeyError):
-            return {}
+        return None if self.results is None else self.results.tracks
 
     def curves(self) -> dict[str, Any]:
-        """For the timeline, per object: score per frame (null without one), where it is lost, and
-        frames whose mask is doubtful."""
-        tracks, doubts = self.tracks(), self._doubts()
-        things = []
-        for thing in self.document.things:
-            points = [
-                tracks.at(i).get(thing.id) if tracks else None for i in range(self.frame_count)
-            ]
-            things.append(
-                {
-                    "id": thing.id,
-                    "scores": [
-                        None if p is None or np.isnan(p.score) else round(p.score, 3)
-                        for p in points
-                    ],
-                    "lost": [bool(p is not None and p.lost) for p in points],
-                    "doubtful": doubts.get(str(thing.id), [])
-                    if tracks and thing.do != "track"
-                    else [],
-                }
-            )
-        return {"things": things}
+        """What the timeline shows of that run; see `Shelf.curves`."""
+        things = self.document.things
+        if self.results is None:
+            nothing: dict[str, Any] = {"scores": [], "lost": [], "doubtful": []}
+            return {"things": [{"id": thing.id, **nothing} for thing in things]}
+        return self.results.curves(things, self.frame_count)
 
     @property
     def playable(self) -> bool:
@@ -519,7 +507,7 @@ class Session:
         stamp = next(self._views)
         index, document = self.frame_index, self.document
         height, width = self.info.size
-        tracks, picks = self.tracks(), self.looker.picks(index)
+        picks, results = self.looker.picks(index), self.results
         shown = [thing for thing in document.things if thing.shown]
         masks = {thing.id: self.mask_at(thing, index) for thing in shown}
         painted = [masks[thing.id] for thing in shown if thing.do == "remove"]
@@ -536,7 +524,7 @@ class Session:
             "running": self.job is not None and self.job.active,
             "again": self._is_lost(index), "searches": self._searches,
             "looking": self.looker.state(index, self._marks_at(index)),
-            "curves": 0 if tracks is None or self._tracks is None else self._tracks[0] // 1_000_000,
+            "curves": 0 if results is None else results.version,
             "note": self._note(index),
             "stamp": stamp,  # no two alike, so that the page always notices
         }  # fmt: skip

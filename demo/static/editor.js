@@ -347,7 +347,7 @@ function doubts() {
 function tell(frame) {
   const facts = value.things.map((thing) => {
     const data = curves.things.find((t) => t.id === thing.id);
-    if (!data || data.scores[frame] === null) return "";
+    if (!data || data.scores[frame] == null) return "";
     const state = data.lost[frame] ? "lost" : data.scores[frame].toFixed(2) + (data.doubtful.includes(frame) ? ", mask doubtful" : "");
     return `${thing.name} ${state}`;
   });
@@ -788,8 +788,8 @@ const COMMANDS = {
   redo: () => act("redo"),
   clear: () => act("clear"),
   add: () => act("add"),
-  start: () => act("limit", { start: shown(), stop: value.stop > shown() ? value.stop : null }),
-  stop: () => act("limit", { start: value.start <= shown() ? value.start : 0, stop: shown() + 1 }),
+  start: () => act("begin", { frame: shown() }),
+  stop: () => act("end", { frame: shown() }),
   whole: () => act("limit", { start: 0, stop: null }),
   again: findAgain,
   zoom: toggleScope,

@@ -439,6 +439,12 @@ def test_a_part_of_the_video(session: Session) -> None:
     assert (session.view()["start"], session.view()["stop"]) == (0, COUNT)
     with pytest.raises(InputError, match="ends before it begins"):
         session.limit(9, 9)
+    for step, frame, part in (
+        (session.begin, 5, (5, COUNT)), (session.end, 9, (5, 10)), (session.begin, 12, (12, COUNT)),
+        (session.end, 3, (0, 4)), (session.begin, 0, (0, 4)), (session.end, COUNT - 1, (0, COUNT)),
+    ):  # fmt: skip
+        step(frame)
+        assert (session.view()["start"], session.view()["stop"]) == part
     session.settle()
     assert not session.view()["undo"], "a sample begins with its part"
     session.limit(2, None)
@@ -526,6 +532,19 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     session.undo()
     session.point(12, *middle(12), 1)
     assert session.changed
+
+
+def test_the_one_mask_of_a_run_is_shown_on_its_own_object(
+    session: Session, workspace: Workspace
+) -> None:
+    session.point(2, *middle(2), 1)
+    session.add()
+    session.draw_box(2, *square_box(2))
+    session.decide(2, "segment")
+    assert finished(session.start(workspace.jobs)).state == "done"
+    session.seek(9)
+    followed, cut = session.view()["things"]
+    assert followed["box"] and cut["box"] and cut["mask"] and followed["mask"] == ""
 
 
 def test_results_stay_until_others_are_done(
