@@ -34,6 +34,7 @@ from trackers.models.layers import (
     KeysValues,
     MixedBlock,
     PatchEmbed,
+    attend_as_upstream,
     cache_tokens,
     conv_norm_relu,
     fixed_positions,
@@ -69,6 +70,8 @@ class Backbone(nn.Module):
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         blocks = nn.ModuleList(MixedBlock(dim, heads, int(dim * mlp_ratio), rate) for rate in rates)
         self.blocks = cast("Sequence[MixedBlock]", blocks)
+        for block in self.blocks:
+            block.attn.attend = attend_as_upstream
         self.norm = nn.LayerNorm(dim, eps=1e-6).requires_grad_(False)  # unused as well
         self.head = nn.Linear(dim, 1000).requires_grad_(False)  # unused as well
 
