@@ -51,6 +51,7 @@ class Understood(BaseException):
     """Raised in place of doing what the command says."""
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(("module", "arguments", "whole"), EVERY)
 def test_commands_are_understood(
     module: str,
