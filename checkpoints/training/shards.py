@@ -179,7 +179,7 @@ class ShardWriter:
         if self._data and len(self._data) + len(encoded) > self._most:
             self._flush()
         place = {"w": size[1], "h": size[0], "off": len(self._data), "len": len(encoded)}
-        self._lines.append(json.dumps({**record, **place}, ensure_ascii=False))
+        self._lines.append(json.dumps({**record, **place}))
         self._data += encoded
         self.pictures += 1
 

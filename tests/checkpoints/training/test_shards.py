@@ -34,6 +34,13 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert rows[3].objects == (Labelled((3, 0, 2, 2), 7),) and rows[3].size == (12, 16)
 
 
+@pytest.mark.parametrize("name", ["視頻", "not UTF-8: \udcff"])
+def test_names_of_any_kind(tmp_path: Path, name: str) -> None:
+    with ShardWriter(tmp_path / "new") as writer:
+        writer.add(b"x", (12, 16), {**RECORD, "video": name, "frame": 0})
+    assert [row.video for row in read_shards(tmp_path / "new")] == [name]
+
+
 def test_writing_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), ShardWriter(tmp_path, most_bytes=10) as writer:
         for _ in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -142,7 +143,7 @@ def _clips(job: Job) -> Iterator[Loose]:
     if not videos:
         raise InputError(f"{job.source} holds no videos ({', '.join(_VIDEOS)}).")
     for video in videos[: job.limit]:
-        rng = np.random.default_rng(zlib.crc32(video.name.encode()))
+        rng = np.random.default_rng(zlib.crc32(os.fsencode(video.name)))
         frames = _frames(video, job)
         while part := list(islice(frames, _FOLLOWED)):
             numbers = [number for number, _ in part]

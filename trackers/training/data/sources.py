@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from abc import ABC, abstractmethod
@@ -135,7 +136,7 @@ class Packed(Source):
         return f"the picture at byte {row.offset} of {row.file}"
 
     def _keeps(self, name: str) -> bool:
-        held_out = zlib.crc32(name.encode()) % _HELD_OUT == 0
+        held_out = zlib.crc32(os.fsencode(name)) % _HELD_OUT == 0
         return self._split is None or held_out == (self._split == "val")
 
     def _require_items(self, what: str, config: SourceConfig) -> None:
