@@ -9,7 +9,6 @@ No gradio here.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import threading
@@ -35,13 +34,13 @@ from demo.imports import (
 )
 from demo.jobs import Job, Jobs, State
 from demo.looking import Found, Looker, as_box
-from demo.pictures import mask_url, outline, soft_edge, survey_url
 from demo.pipeline import Models, choose_models
 from demo.project import (
     ADJUSTABLE,
     EXPORTS,
     Box,
     Settings,
+    TrackPoint,
     Tracks,
     link,
     object_color,
@@ -50,7 +49,7 @@ from demo.project import (
 from demo.rates import Rates
 from demo.run import Result
 from demo.shelves import Shelf
-from inpainting.compositing import hole_of
+from demo.showing import Showing
 from media import InputError
 from media.device import resolve_device
 from media.masks import save_mask
@@ -97,14 +96,12 @@ class Session:
         self._earlier: tuple[Job, Settings] | None = None  # the last before it that made something
         self._usual = settings.exports
         self._frozen = False
-        self._drawn: tuple[np.ndarray, int | None, str] | None = None  # mask, growth, outline
-        self._searches = 0  # that are over
-        self._proposal: tuple[Document, float] | None = None  # where the object was found again
+        self.searches = 0  # that are over
+        self.proposal: tuple[Document, float] | None = None  # where the object was found again
         self._budget, self._rates = budget, rates
         self._marks_folder = folder / "marks"
         self._results: Shelf | None = None
-        # Of this server's views and of a later one's, the newer has the larger number.
-        self._views = itertools.count(time.time_ns() // 1_000_000)
+        self._showing = Showing(self)
         self._editing = threading.RLock()
         self.touch()
         self.looker = Looker(
@@ -163,7 +160,7 @@ class Session:
         Raises:
             InputError: the first point on a frame is not on the object.
         """
-        thing, mark = self._active(), self._mark(frame)
+        thing, mark = self.active, self.mark_at(frame)
         if not label and mark.box is None and not mark.points and not mark.mask:
             raise InputError("Click on the object first, then on what does not belong to it.")
         # A click on a painted mask begins with the mask's box, or what was painted would be gone.
@@ -176,8 +173,8 @@ class Session:
     def draw_box(self, frame: int, x0: float, y0: float, x1: float, y1: float) -> None:
         """Draw a box around the active object; it takes the place of an earlier one."""
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
-        mark = replace(self._mark(frame), box=box, mask="", choice=None)
-        self._step(frame, self._active(), mark)
+        mark = replace(self.mark_at(frame), box=box, mask="", choice=None)
+        self._step(frame, self.active, mark)
 
     def survey(self, frame: int) -> None:
         """Find everything on a frame, to be picked by pointing at it; takes some seconds.
@@ -194,7 +191,7 @@ class Session:
             raise InputError("The objects of this frame are not known any more; look again.")
         if not 0 <= number < len(masks):
             raise InputError(f"There are {len(masks)} objects to pick from here.")
-        self._step(frame, self._active(), Mark(mask=self._keep(masks[number])))
+        self._step(frame, self.active, Mark(mask=self._keep(masks[number])))
 
     def find_again(self, frame: int) -> None:
         """Look for the active object all over a frame, and point at it there; takes some seconds.
@@ -206,14 +203,14 @@ class Session:
             CheckpointError: the tracker's weights are missing.
         """
         self.seek(frame)
-        thing = self._active()
+        thing = self.active
         views = self._sightings(thing, self.frame_index)
         if not views:
             raise InputError(f"Click {thing.name} on another frame first.")
         try:
             track = self.looker.search(frame, views, self.settings.tracker)
         finally:
-            self._searches += 1
+            self.searches += 1
         if self.frame_index != frame:
             return
         if track.score < SURE_ENOUGH:
@@ -221,7 +218,7 @@ class Session:
                 f"{thing.name} was not found anywhere on frame {frame}; click it if you can see it."
             )
         self._step(frame, self.document.thing(thing.id), Mark(box=as_box(track.box)))
-        self._proposal = self.document, track.score
+        self.proposal = self.document, track.score
 
     def _sightings(self, thing: Thing, frame: int) -> dict[int, Box]:
         """An object's boxes where it was first shown, and where it was surest near a frame."""
@@ -242,7 +239,7 @@ class Session:
 
     def choose(self, frame: int, number: int) -> None:
         """Take another of the masks that may have been meant, the smallest being number 0."""
-        thing, mark = self._active(), replace(self._mark(frame), mask="", choice=None)
+        thing, mark = self.active, replace(self.mark_at(frame), mask="", choice=None)
         count = len(self.find(frame, mark).masks)
         if not 0 <= number < count:
             raise InputError(f"There are {count} masks to choose from here.")
@@ -255,7 +252,7 @@ class Session:
         Args:
             strokes: each with `points`, a list of x y in pixels, `radius` in pixels, and `add`.
         """
-        thing = self._active()
+        thing = self.active
         layer = self.mask_at(thing, frame)
         height, width = self.info.size
         canvas = np.zeros((height, width), np.uint8) if layer is None else layer.astype(np.uint8)
@@ -270,7 +267,7 @@ class Session:
                 cv2.circle(canvas, center, max(1, round(radius)), color, -1)
         if not canvas.any():
             raise InputError("Nothing is left of the mask; take the key frame away instead.")
-        mark = replace(self._mark(frame), mask=self._keep(canvas > 0), choice=None)
+        mark = replace(self.mark_at(frame), mask=self._keep(canvas > 0), choice=None)
         self._step(frame, thing, mark)
 
     def adjust(self, **changes: Any) -> None:
@@ -298,7 +295,7 @@ class Session:
 
     def add(self) -> None:
         """Begin another object; what is clicked next is it."""
-        if self.document.things and not self._active().marks:
+        if self.document.things and not self.active.marks:
             raise InputError("Click on this object first; then add another one.")
         self._push(self.document.with_thing(self.document.new_thing()))
 
@@ -391,7 +388,7 @@ class Session:
         if self.document.imported:
             self._push(replace(self.document, things=(), active=0, imported=""))
         elif self.document.things:
-            self._push(self.document.with_thing(replace(self._active(), marks={})))
+            self._push(self.document.with_thing(replace(self.active, marks={})))
 
     def settle(self) -> None:
         """Let this be the beginning: what was done before is not undone."""
@@ -408,12 +405,15 @@ class Session:
                 self.seek(max(changed))
         self.save()
 
-    def _active(self) -> Thing:
+    @property
+    def active(self) -> Thing:
+        """The object that clicks are about; a new one while there is none."""
         document = self.document
         return document.thing(document.active) if document.things else document.new_thing()
 
-    def _mark(self, frame: int) -> Mark:
-        return self._active().marks.get(frame, Mark())
+    def mark_at(self, frame: int) -> Mark:
+        """How the active object was pointed at on a frame."""
+        return self.active.marks.get(frame, Mark())
 
     def _step(self, frame: int, thing: Thing, mark: Mark) -> None:
         """Take a mark over, if there is something to see where it points."""
@@ -447,25 +447,27 @@ class Session:
     def look_closer(self) -> None:
         """Refine the masks of small objects that were pointed at on the shown frame."""
         index = self.frame_index
-        self.looker.look_closer(index, self._marks_at(index))
+        self.looker.look_closer(index, self.marks_at(index))
 
     def find(self, frame: int, mark: Mark) -> Found:
         """The masks that a mark may mean, and the box that would be followed."""
         return self.looker.find(frame, mark)
 
-    def _marks_at(self, index: int) -> list[Mark]:
+    def marks_at(self, index: int) -> list[Mark]:
+        """How objects were pointed at on a frame."""
         return [thing.marks[index] for thing in self.document.things if index in thing.marks]
 
     def mask_at(self, thing: Thing, frame: int) -> np.ndarray | None:
         """An object's mask on a frame: where it was pointed at, else from the last run."""
         if frame in thing.marks:
             return self.find(frame, thing.marks[frame]).mask
-        point = self._track(thing.id, frame)
+        point = self.point_at(thing.id, frame)
         if point is None or point.box is None:
             return None
         return None if self.results is None else self.results.mask(thing.id, frame)
 
-    def _track(self, number: int, frame: int) -> Any:
+    def point_at(self, number: int, frame: int) -> TrackPoint | None:
+        """Where the run that is shown has an object on a frame."""
         tracks = self.tracks()
         return None if tracks is None else tracks.at(frame).get(number)
 
@@ -499,107 +501,19 @@ class Session:
         return float(self.looker.times[settings.start or 0]), settings.trim
 
     def view(self) -> dict[str, Any]:
-        """What the editor on the page shows.
+        """What the editor on the page shows; see `Showing.view`."""
+        return self._showing.view()
 
-        Several threads may ask; of two answers the one with the larger `stamp` was begun later and
-        holds whatever the other does.
-        """
-        stamp = next(self._views)
-        index, document = self.frame_index, self.document
-        height, width = self.info.size
-        picks, results = self.looker.picks(index), self.results
-        shown = [thing for thing in document.things if thing.shown]
-        masks = {thing.id: self.mask_at(thing, index) for thing in shown}
-        painted = [masks[thing.id] for thing in shown if thing.do == "remove"]
-        return {
-            "session": self.id, "index": index, "count": self.frame_count,
-            "width": width, "height": height, "fps": float(self.info.fps),
-            "start": document.start, "stop": document.stop or self.frame_count,
-            "things": [self._view_thing(t, index, masks.get(t.id)) for t in document.things],
-            "hole": self._hole([mask for mask in painted if mask is not None]),
-            "active": document.active,
-            "candidates": self._candidates(index),
-            "survey": "" if picks is None else survey_url(picks),
-            "undo": self.history.can_undo, "redo": self.history.can_redo,
-            "running": self.job is not None and self.job.active,
-            "again": self._is_lost(index), "searches": self._searches,
-            "looking": self.looker.state(index, self._marks_at(index)),
-            "curves": 0 if results is None else results.version,
-            "note": self._note(index),
-            "stamp": stamp,  # no two alike, so that the page always notices
-        }  # fmt: skip
-
-    def _is_lost(self, index: int) -> bool:
+    def is_lost(self, index: int) -> bool:
         """Whether the active object is lost on a frame, so that it may be looked for there."""
         if not self.document.things or self.document.imported:
             return False
-        thing = self._active()
-        point = self._track(thing.id, index)
+        thing = self.active
+        point = self.point_at(thing.id, index)
         return point is not None and point.lost and bool(thing.marks) and index not in thing.marks
 
-    def _hole(self, masks: Sequence[np.ndarray]) -> str:
-        """The outline of what is painted over to make masked things disappear."""
-        if not masks:
-            return ""
-        mask, dilate = np.logical_or.reduce(masks), self.settings.dilate
-        drawn = self._drawn
-        if drawn is None or drawn[1] != dilate or not np.array_equal(drawn[0], mask):
-            drawn = self._drawn = mask, dilate, outline(hole_of(mask, dilate)[0])
-        return drawn[2]
-
-    def _view_thing(self, thing: Thing, index: int, mask: np.ndarray | None) -> dict[str, Any]:
-        mark, point = thing.marks.get(index), self._track(thing.id, index)
-        box = self.find(index, mark).box if mark else (point.box if point else None)
-        cut = None if thing.do != "segment" else mask
-        return {
-            "id": thing.id, "name": thing.name, "color": thing.color, "do": thing.do,
-            "shown": thing.shown, "keys": sorted(thing.marks), "key": mark is not None,
-            "points": [list(p) for p in mark.points] if mark else [],
-            "box": [round(v, 1) for v in box] if box else [],
-            "mask": mask_url(mask, thing.color) if mask is not None and mask.any() else "",
-            "fade": "" if cut is None else soft_edge(cut, self.settings.feather),
-            "lost": bool(point is not None and point.lost and mark is None),
-            "score": None if point is None or np.isnan(point.score) else round(point.score, 2),
-        }  # fmt: skip
-
-    def _candidates(self, index: int) -> dict[str, int]:
-        mark = self._mark(index) if self.document.things else Mark()
-        if not mark.points or (mark.box and not mark.mask):
-            return {"count": 0, "chosen": 0}
-        found = self.find(index, replace(mark, mask="", choice=None))
-        chosen: int | None = found.chosen
-        if mark.mask:
-            chosen = mark.choice
-        return {"count": len(found.masks), "chosen": -1 if chosen is None else chosen}
-
-    def _note(self, index: int) -> str:
-        if misplaced := self._misplaced():
-            return misplaced
-        if not self.document.things or not self._active().marks:
-            return "Click the object, or drag a box around it."
-        if self.job is not None and self.job.active:
-            return "A run is under way; what you change now counts for the next one."
-        if self.document.imported:
-            now = "Press Run" if self.changed else "Undo leads back to pointing"
-            return f"These boxes come from a file. {now}."
-        thing = self._active()
-        if index not in thing.marks:
-            point = self._track(thing.id, index)
-            if point is None:
-                return f"{thing.name}: pointed at in frame {_listed(thing.marks)}. Press Run."
-            if point.lost:
-                return f"{thing.name} is lost here. If you can see it, look for it or click it."
-            return f"{thing.name}: a click here corrects it from this frame on."
-        if self._proposal is not None and self._proposal[0] is self.document:
-            sure = f"{100 * self._proposal[1]:.0f} % sure"
-            return f"{thing.name} was found here, {sure}. Press Run if it is right, else Undo."
-        if self.find(index, thing.marks[index]).box is None:
-            return "Nothing was found here. Click somewhere else on the object, or drag a box."
-        if self._track(thing.id, index) is not None and not self.changed:
-            return f"{thing.name} has been followed. Where it is not right, click it."
-        return f"{thing.name}: add points until the colour fits, then press Run."
-
-    def _misplaced(self) -> str:
+    @property
+    def misplaced(self) -> str:
         """A sentence if an object was pointed at outside of the part that is worked on."""
         document = self.document
         stop = document.stop or self.frame_count
@@ -618,7 +532,7 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether there is something to run."""
-        return any(thing.marks for thing in self.document.things) and not self._misplaced()
+        return any(thing.marks for thing in self.document.things) and not self.misplaced
 
     # --------------------------------------------------------------------------------------- runs
 
@@ -634,7 +548,7 @@ class Session:
         if self.job is not None and self.job.active:
             raise InputError("This video is being worked on; wait for it to end or cancel it.")
         if not self.ready:
-            raise InputError(self._misplaced() or "Click the object in the picture first.")
+            raise InputError(self.misplaced or "Click the object in the picture first.")
         return self._submit(jobs, self.document, self._wanted())
 
     def _wanted(self) -> Settings:
@@ -794,8 +708,3 @@ class Session:
 
 def _settings(record: Mapping[str, Any]) -> Settings:
     return Settings(**{**record, "exports": tuple(record["exports"])})
-
-
-def _listed(frames: Mapping[int, Mark]) -> str:
-    *others, last = map(str, sorted(frames))
-    return f"{', '.join(others)} and {last}" if others else last

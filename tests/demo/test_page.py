@@ -497,6 +497,7 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     page.keyboard.press("ArrowRight")  # so does going to another frame
     expect(live).to_be_hidden()
     page.keyboard.press("ArrowLeft")
+    expect(page.locator("#picture i.dot.on")).to_have_count(1)
     settled(page)
 
     stand_still(page)
