@@ -394,7 +394,8 @@ class Project:
             state = json.loads(self._state_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return state if isinstance(state, dict) else {}
+        whole = isinstance(state, dict) and isinstance(state.get("stages"), dict)
+        return state if whole else {}
 
     def _write_state(self) -> None:
         write_json(self._state_file, self._state)
