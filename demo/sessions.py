@@ -1,9 +1,10 @@
 """What the page keeps on the server: each person's video, where they pointed, and their run.
 
-A session is one uploaded video, its objects (`editing.py`) and its run (`jobs.py`). It is known by
-a random id that only its own browser holds, and everything of it lies in a folder of that name,
-below a folder that is private to this user of the machine. What a person has done is written there
-at once, so that a page that is opened again, and a server that is started again, go on from it.
+A session is one uploaded video (`looking.py`), its objects (`editing.py`), its run (`jobs.py`) and
+what that left (`shelves.py`); `showing.py` tells the page. It is known by a random id that only its
+own browser holds, and everything of it lies in a folder of that name, below a folder that is
+private to this user of the machine. What a person has done is written there at once, so that a page
+that is opened again, and a server that is started again, go on from it.
 No gradio here.
 """
 
