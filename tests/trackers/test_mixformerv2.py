@@ -310,6 +310,8 @@ def test_tracker_is_upstreams_frame_by_frame(golden, check, run: str) -> None:
         flat = frame.ravel().astype(np.int64)
         assert [flat.sum(), (flat * (np.arange(flat.size) % 1009)).sum() % 1_000_003] == [*checksum]
     assert (frames[0][::16, ::16] == case["frame0_sub16"]).all()
+    truth = [(60 + 6 * i, 80 + (7 * i) % 23, 48, 40) for i in range(21)]
+    assert (case["gt_boxes"] == truth).all()
     tracker = MixFormerV2Tracker(
         golden_network(), weights=WeightsRecord("formula", ""), mode="benchmark", **RUNS[run]
     )
