@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +19,10 @@ from demo.project import Settings
 from demo.workspace import Options, Workspace
 from media.masks import decode_rle
 from media.video import open_video
+from tests.demo.ports import free_port
 from tests.demo.square import COUNT, HEIGHT, WIDTH, red, run_here, square_box
 
 pytestmark = pytest.mark.usefixtures("colour_models")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture

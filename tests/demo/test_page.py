@@ -36,6 +36,7 @@ from demo.sessions import Session
 from demo.workspace import Options, Workspace
 from media import InputError
 from media.video import VideoWriter
+from tests.demo.ports import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 expect = sync_api.expect
@@ -110,12 +111,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 # ------------------------------------------------------------------------------ server and browser
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def start_server(port: int, log: Path, work: Path) -> subprocess.Popen:
