@@ -602,6 +602,21 @@ def test_swin_keeps_its_weights_and_call(location: int) -> None:
     assert torch.equal(swin(images), before)
 
 
+@pytest.mark.parametrize(
+    ("location", "stage", "block"), [(0, 0, 0), (3, 1, 1), (6, 2, 2), (10, 3, 0)]
+)
+def test_swin_counts_blocks_through_all_stages(location: int, stage: int, block: int) -> None:
+    """Depths 2, 2, 6, 2: block 6 of all is block 2 of the third stage; the other stages stay."""
+    swin = small_swin(depths=(2, 2, 6, 2), num_heads=(1, 2, 3, 4), img_size=192)
+    clustered = apply_to_swin(swin, HourglassConfig(location, 16, neighbours=6))
+    for index, (ours, theirs) in enumerate(zip(clustered.layers, swin.layers, strict=True)):
+        assert isinstance(ours, hourglass.HourglassSwinStage) == (index == stage)
+        if index == stage:
+            assert ours.location == block and len(ours.blocks) == len(theirs.blocks)
+        else:
+            assert ours is theirs
+
+
 @pytest.mark.parametrize("grid", [(24, 24), (6, 24)], ids=["shifted", "shifted along one axis"])
 def test_clustered_swin_blocks_are_timms_at_full_size(grid: tuple[int, int]) -> None:
     """With as many clusters as tokens only the windows' bookkeeping is ours: same attention."""
