@@ -53,6 +53,9 @@ function act(kind, details = {}) {
   waiting = setTimeout(() => badge("Working"), 600);
   trigger("act", { kind, ...details });
 }
+/** Ask for something in answer to an answer. Gradio (6.31) closes its connection behind the last
+    answer, and what is asked in that moment is lost with it. */
+const ask = (event) => setTimeout(() => trigger(event, {}), 50);
 let waiting = null;
 let resting = null;
 let asking = null;
@@ -185,7 +188,7 @@ function render() {
   clearInterval(asking);
   if (surveying) asking = setInterval(tellSurvey, 400);
   // As long as it says so here, somebody has been asked to look.
-  if (value.looking === "frame") trigger("prepare", {});
+  if (value.looking === "frame") ask("prepare");
   // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
   clearTimeout(resting);
   if (value.looking === "closer") resting = setTimeout(() => trigger("rest", {}), 500);
@@ -548,7 +551,7 @@ function showLive(picture, frame) {
 async function readSurvey() {
   if (survey?.url === value.survey) return;
   survey = null;
-  if (!value.survey) return void (tool === "pick" && local === null && trigger("survey", {}));
+  if (!value.survey) return void (tool === "pick" && local === null && ask("survey"));
   const url = value.survey;
   const picture = Object.assign(new Image(), { src: url });
   await picture.decode();
@@ -698,6 +701,7 @@ element.addEventListener("pointerup", (event) => {
     return seek(frameUnder(event), 0);
   }
   if (end) {
+    dragEnd(frameUnder(event)); // an answer may have come meanwhile
     end = null;
     return act("limit", { start: value.start, stop: value.stop });
   }
