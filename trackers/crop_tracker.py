@@ -55,7 +55,8 @@ class CropTracker(ABC):
         self.mode = mode
         self.search_factor = search_factor
         self.device = next(network.parameters()).device
-        self._searcher = Searcher(network.search_size, self.device)  # type: ignore[arg-type]
+        side: Any = network.search_size
+        self._searcher = Searcher(side, self.device, exact=mode == "benchmark")
 
     def another(self) -> Self:
         """A tracker for another object, with the same network and settings, to be initialized."""

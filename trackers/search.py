@@ -40,15 +40,20 @@ class Searcher:
         size: side of the search crops in pixels.
         device: where the network lives.
         record: cut out crops on the device and record the network's runs; see fast.py.
+        exact: see `PackedLinears`.
     """
 
-    def __init__(self, size: int, device: torch.device, *, record: bool = False) -> None:
+    def __init__(
+        self, size: int, device: torch.device, *, record: bool = False, exact: bool = False
+    ) -> None:
         self._device = device
         self._buffer = FrameBuffer(device) if record else CropBuffer(size, device)
         self._recordings: dict[object, tuple[Recording, Cache]] | None = {} if record else None
         packed = device.type == "cpu" and packing_available()
         # The context in which the network is to be run.
-        self.kernels: AbstractContextManager[Any] = PackedLinears() if packed else nullcontext()
+        self.kernels: AbstractContextManager[Any] = (
+            PackedLinears(exact=exact) if packed else nullcontext()
+        )
         # By the shapes of a cache: those that were last searched together, as one batch.
         self._joined: dict[object, tuple[list[Cache], Cache]] = {}
 

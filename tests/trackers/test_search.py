@@ -88,6 +88,29 @@ def test_packed_layers_are_the_layers() -> None:
 
 
 @needs_packing
+@pytest.mark.parametrize("inputs", [96, 400, 3072])
+def test_exact_layers_are_nearer_to_the_truth(inputs: int) -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(inputs, 64).requires_grad_(False), torch.randn(2, 50, inputs)
+    truth = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    errors = []
+    for exact in (False, True):
+        with PackedLinears(exact=exact):
+            errors.append((layer(x) - truth).square().mean().sqrt().item())
+    assert errors[1] < 1.01 * errors[0] < 1e-5
+    assert inputs < 3072 or errors[1] < 0.8 * errors[0]
+
+
+@needs_packing
+def test_benchmarks_are_exact() -> None:
+    benchmark, robust = (
+        build_tracker("mixformerv2_small", device="cpu", weights=SEED, mode=mode)
+        for mode in ("benchmark", "robust")
+    )
+    assert benchmark._searcher.kernels._exact and not robust._searcher.kernels._exact
+
+
+@needs_packing
 def test_layers_are_packed_also_of_a_tracker_built_for_inference() -> None:
     with torch.inference_mode():
         tracker = build_tracker("mixformerv2_small", device="cpu", weights=SEED)
