@@ -363,8 +363,8 @@ class Project:
             raise InputError(
                 f"Another run is at work in {folder}; wait for its end or choose another --out."
             ) from None
-        except (NotImplementedError, OSError):
-            pass  # a file system without locks
+        except (OSError, RuntimeError):
+            pass  # a file system without locks; filelock 3.15 says so by a kind of RuntimeError
         try:
             self._state = self._find_state(source_identity(source), overwrite)
         except BaseException:
