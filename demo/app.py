@@ -29,7 +29,7 @@ from demo import sample
 from demo.api import add_endpoints
 from demo.bundles import holds_project
 from demo.files import Files
-from demo.guards import NoFetching, files_only
+from demo.guards import AtWork, NoFetching, files_only
 from demo.pictures import survey_url
 from demo.project import ADJUSTABLE, EXPORTS, Settings
 from demo.sessions import Session
@@ -120,6 +120,7 @@ class Page:
         self.workspace = workspace
         self._models_text = ""
         self._building = threading.Lock()
+        self._at_work = AtWork()
         # Nothing here asks another machine for anything: no analytics, and the theme's own fonts.
         with gr.Blocks(
             title="MixCut",
@@ -129,7 +130,14 @@ class Page:
             self._lay_out()
             self._connect()
             add_endpoints(workspace, perform)
+        self._at_work.watch(self.blocks)
         self.blocks.queue(max_size=64, default_concurrency_limit=4)
+
+    def close(self) -> None:
+        """Stop serving, and end the runs; the next server takes them up."""
+        self.blocks.close(verbose=False)
+        self._at_work.close()
+        self.workspace.close()
 
     # ---------------------------------------------------------------------------------- layout
 
@@ -663,5 +671,4 @@ def serve(
     except KeyboardInterrupt:
         return 0
     finally:
-        page.blocks.close(verbose=False)
-        workspace.close()
+        page.close()

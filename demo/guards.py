@@ -1,10 +1,15 @@
-"""Ways into the server that Gradio leaves open and this page has no use for: it would fetch any
-public URL that is sent in place of a file, and hand it to whoever asks."""
+"""What Gradio leaves open: ways into the server that this page has no use for (it would fetch any
+public URL that is sent in place of a file, and hand it to whoever asks), and threads that are still
+at work when the server has been closed."""
 
 from __future__ import annotations
 
+import functools
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from starlette.responses import PlainTextResponse
@@ -38,3 +43,43 @@ class NoFetching:
             await PlainTextResponse("Not served.", 403)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+class AtWork:
+    """Knows which handlers are at work, so that nobody leaves while one of them is.
+
+    They run in daemon threads. One that is within torch when Python ends would take the whole
+    process with it: "terminate called without an active exception".
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count, self._closed = 0, False
+
+    def watch(self, blocks: gr.Blocks) -> None:
+        """Count the handlers that these Blocks have by now."""
+        for listener in blocks.fns.values():
+            if listener.fn is not None:
+                listener.fn = self._counted(listener.fn)
+
+    def _counted(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with self._changed:
+                if self._closed:
+                    raise gr.Error("The server is being closed.", print_exception=False)
+                self._count += 1
+            try:
+                return handler(*args, **kwargs)
+            finally:
+                with self._changed:
+                    self._count -= 1
+                    self._changed.notify_all()
+
+        return wrapped
+
+    def close(self, seconds: float = 60) -> None:
+        """Let nobody begin anything, and wait until everybody has ended."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._count, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from demo.app import build_page, launch
+from demo.app import Page, build_page, launch
 from demo.jobs import Jobs
 from demo.project import Settings
+from demo.sessions import Session
 from demo.workspace import Options, Workspace
 from media.masks import decode_rle
 from media.video import open_video
@@ -26,17 +28,19 @@ pytestmark = pytest.mark.usefixtures("colour_models")
 
 
 @pytest.fixture
-def url(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[str]:
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards
     options = Options(tmp_path / "work", settings=Settings(device="cpu"))
     page = build_page(Workspace(options, Jobs(lambda: run_here)))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def url(page: Page, request: pytest.FixtureRequest) -> str:
     port = free_port()
     launch(page, "127.0.0.1", port, getattr(request, "param", ()))
-    yield f"http://127.0.0.1:{port}"
-    page.blocks.close(verbose=False)
-    page.workspace.close()
+    return f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -126,3 +130,23 @@ def test_a_password_is_asked_for(url: str) -> None:
         Client(url, verbose=False).predict("0" * 32, api_name="/status")
     client = Client(url, verbose=False, auth=("ann", "secret word"))
     assert json.dumps(client.view_api(return_format="dict"))
+
+
+def test_who_closes_the_server_waits_for_what_it_is_looking_at(
+    client: Client, page: Page, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is within torch when Python ends would abort it."""
+    project = client.predict(handle_file(str(clip)), api_name="/open")["project"]
+    begun, ended = threading.Event(), threading.Event()
+
+    def look_closer(session: Session) -> None:
+        begun.set()
+        time.sleep(7)  # longer than Gradio waits for its server's thread
+        ended.set()
+
+    monkeypatch.setattr(Session, "look_closer", look_closer)
+    client.submit(project, "undo", {}, api_name="/act")
+    assert begun.wait(30)
+    page.close()
+    assert ended.is_set()
+    page.close()

@@ -44,7 +44,7 @@ def page(tmp_path: Path, held: threading.Event, monkeypatch: pytest.MonkeyPatch)
     page = build_page(Workspace(options, Jobs(lambda: run)))
     yield page
     held.set()
-    page.workspace.close()
+    page.close()
 
 
 def opened(page: Page, clip: Path) -> Session:

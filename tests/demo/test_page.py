@@ -239,6 +239,19 @@ def choose(page: Any, task: str) -> None:
     expect(fate).to_have_attribute("aria-checked", "true")
 
 
+def put(page: Any, setting: str, value: str) -> None:
+    """Type a number into a setting, as late as a person would."""
+    number = page.locator(f"#{setting} input[type=number]")
+    # In the moment in which its group is opened, Gradio puts the former value back once more.
+    for _ in range(5):
+        number.fill(value)
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(500)
+        if number.input_value() == value:
+            return
+    raise AssertionError(f"{setting} is {number.input_value()}, not {value}.")
+
+
 def settled(page: Any) -> None:
     """The server has shown the frame that the editor is at, and looked at it."""
     expect(page.locator("#picture .badge")).to_be_hidden(timeout=60_000)
@@ -781,8 +794,7 @@ def project(
     yield go
     for page, context in opened:
         context.close()
-        page.blocks.close(verbose=False)
-        page.workspace.close()
+        page.close()
 
 
 def test_the_page_learns_that_a_frame_was_looked_at_for_somebody_else(
@@ -902,16 +914,14 @@ def test_what_will_be_painted_over_is_shown_without_another_frame(
     before = width()
     assert SIDE < before < 1.3 * SIDE
     page.locator("#mask_settings").get_by_role("button").first.click()
-    page.locator("#dilate input[type=number]").fill("20")
-    page.keyboard.press("Tab")
+    put(page, "dilate", "20")
     page.wait_for_function(
         "w => document.querySelector('#picture path.hole').getBBox().width > w", arg=before + 20
     )
     assert width() == pytest.approx(SIDE + 40, abs=8)
     choose(page, "Cut out")
     expect(line).to_have_count(0)
-    page.locator("#feather input[type=number]").fill("6")
-    page.keyboard.press("Tab")
+    put(page, "feather", "6")
     expect(page.locator("#picture .lines path.fade")).to_have_count(1)
     assert not frames
 
