@@ -16,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -176,19 +177,30 @@ class Segment:
 def plan(prompt: ObjectPrompt, span: range) -> list[Segment]:
     """Divide `span` into the segments of an object, as `ObjectPrompt.corrections` says.
 
-    The object's own key frame begins two of them, one upwards and one downwards.
+    The object's own key frame begins two of them, one upwards and one downwards. A key frame may
+    lie outside of `span`: its segment leads into it.
     """
     later = sorted((k for k in prompt.corrections if k.frame > prompt.frame), key=_frame_of)
     earlier = sorted((k for k in prompt.corrections if k.frame < prompt.frame), key=_frame_of)
-    up, down = [prompt, *later], [prompt, *reversed(earlier)]
-    stops = [*(key.frame for key in up[1:]), span.stop]
-    segments = [Segment(prompt, k, range(k.frame, stop)) for k, stop in zip(up, stops, strict=True)]
-    stops = [*(key.frame for key in down[1:]), span.start - 1]
-    for key, stop in zip(down, stops, strict=True):
-        frames = range(key.frame, stop, -1)
-        if key is not prompt or len(frames) > 1:  # its own frame is in the first of the others
-            segments.append(Segment(prompt, key, frames))
+    segments = []
+    for keys, step, end in (
+        ([prompt, *later], 1, span.stop),
+        ([prompt, *reversed(earlier)], -1, span.start - 1),
+    ):
+        for key, following in zip_longest(keys, keys[1:]):
+            stop = end if following is None else step * min(step * following.frame, step * end)
+            frames = range(key.frame, stop, step)
+            # Downwards, the object's own frame alone is in the first of the others.
+            if frames and frames[-1] in span and (step > 0 or key is not prompt or len(frames) > 1):
+                segments.append(Segment(prompt, key, frames))
     return segments
+
+
+def within(segment: Segment, span: range) -> Segment:
+    """The segment without the frames that lead into `span`."""
+    frames = segment.frames
+    first = span[0] if frames.step > 0 else span[-1]
+    return replace(segment, frames=frames[max(0, (first - frames[0]) * frames.step) :])
 
 
 def _frame_of(key: KeyFrame) -> int:

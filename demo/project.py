@@ -98,21 +98,13 @@ class KeyFrame:
                 "point on the object."
             )
 
-    def check(self, size: tuple[int, int], frame_count: int, span: range | None = None) -> None:
-        """Raise InputError if it does not fit a video of `size` (height, width).
-
-        `span` are the frames that are worked on, if not all of them.
-        """
+    def check(self, size: tuple[int, int], frame_count: int) -> None:
+        """Raise InputError if it does not fit a video of `size` (height, width)."""
         height, width = size
         if not 0 <= self.frame < frame_count:
             raise InputError(
                 f"{self.title}: frame {self.frame} does not exist; the video has frames 0 to "
                 f"{frame_count - 1}."
-            )
-        if span is not None and self.frame not in span:
-            raise InputError(
-                f"{self.title}: its frame {self.frame} is not in the range from {span.start} up to "
-                f"{span.stop}; move the range or the prompt."
             )
         for x, y, _ in self.points:
             if not (0 <= x < width and 0 <= y < height):
@@ -171,11 +163,11 @@ class ObjectPrompt(KeyFrame):
         """All key frames, the one it is followed from first."""
         return (self, *self.corrections)
 
-    def check(self, size: tuple[int, int], frame_count: int, span: range | None = None) -> None:
+    def check(self, size: tuple[int, int], frame_count: int) -> None:
         """See `KeyFrame.check`; the corrections are looked at as well."""
-        super().check(size, frame_count, span)
+        super().check(size, frame_count)
         for key in self.corrections:
-            key.check(size, frame_count, span)
+            key.check(size, frame_count)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from demo.pipeline import (
     locate,
     plan,
     repaint,
+    within,
     write_video,
 )
 from demo.project import (
@@ -144,7 +145,7 @@ def run(
                 tracks.keep(looks)
         given: dict[tuple[int, int], Mask] = {}
         for prompt in objects:
-            prompt.check(reader.info.size, len(reader), span)
+            prompt.check(reader.info.size, len(reader))
             for key in prompt.keys:
                 if key.mask is not None:
                     mask = given[prompt.id, key.frame] = load_mask(key.mask, size=reader.info.size)
@@ -353,7 +354,8 @@ class _Run:
         for segment in segments:
             track_ = known[segment] or fresh[segment]
             for index, point in zip(segment.frames, track_, strict=True):
-                tracks.put(index, segment.prompt.id, point)
+                if index in self.span:
+                    tracks.put(index, segment.prompt.id, point)
         return tracks
 
     def _boxes(self, segments: Iterable[Segment]) -> dict[tuple[int, int], np.ndarray]:
@@ -374,12 +376,12 @@ class _Run:
             self.project.publish_doubts({})
             self._publish_masks({o.id: self.given_masks[o.id] for o in self.cut})
             return
-        segments = [s for prompt in self.cut for s in plan(prompt, self.span)]
+        segments = [within(s, self.span) for prompt in self.cut for s in plan(prompt, self.span)]
         folders: dict[Segment, MaskFolder] = {}
         for segment in segments:
             print_ = fingerprint(
-                self._track_print(segment), self.settings.segmenter, self.settings.steady,
-                _weights_here("segmenter"),
+                self._track_print(segment), segment.frames[0], self.settings.segmenter,
+                self.settings.steady, _weights_here("segmenter"),
             )  # fmt: skip
             folders[segment] = self.project.segment_masks(print_, size)
         missing = [s for s in segments if not folders[s].file(s.frames[-1]).exists()]

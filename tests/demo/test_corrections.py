@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from demo import pipeline
-from demo.pipeline import plan
+from demo.pipeline import plan, within
 from demo.project import KeyFrame, ObjectPrompt, Settings
 from demo.prompts import load_prompts
 from demo.run import run
@@ -76,6 +76,16 @@ def test_segments_lead_away_from_the_first_key_frame() -> None:
         (8, range(8, 3, -1)), (3, range(3, 1, -1)),
     ]  # fmt: skip
     assert [s.frames for s in plan(replace(OBJECT, frame=2), range(2, 5))] == [range(2, 5)]
+
+
+def test_segments_lead_into_the_range_from_key_frames_beside_it() -> None:
+    before, behind = plan(corrected(14, 3, 18), range(10, 16)), plan(OBJECT, range(3, 6))
+    assert [s.frames for s in before] == [range(8, 14), range(14, 16)]
+    assert [s.frames for s in behind] == [range(8, 2, -1)]
+    assert [within(s, range(10, 16)).frames for s in before] == [range(10, 14), range(14, 16)]
+    assert [within(s, range(3, 6)).frames for s in behind] == [range(5, 2, -1)]
+    assert [s.frames for s in plan(corrected(14, 3, 18), range(15, 17))] == [range(14, 17)]
+    assert [s.frames for s in plan(corrected(14, 3), range(0, 3))] == [range(3, -1, -1)]
 
 
 def test_a_correction_changes_its_own_span_only(clip: Path, tmp_path: Path) -> None:
