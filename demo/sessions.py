@@ -514,26 +514,9 @@ class Session:
         return point is not None and point.lost and bool(thing.marks) and index not in thing.marks
 
     @property
-    def misplaced(self) -> str:
-        """A sentence if an object was pointed at outside of the part that is worked on."""
-        document = self.document
-        stop = document.stop or self.frame_count
-        if document.imported:
-            return ""
-        for thing in document.things:
-            for frame in thing.marks:
-                if not document.start <= frame < stop:
-                    return (
-                        f"{thing.name} was pointed at in frame {frame}, but the part to work on is "
-                        f"{document.start} to {stop - 1}: move its ends, or take that key frame "
-                        "away."
-                    )
-        return ""
-
-    @property
     def ready(self) -> bool:
         """Whether there is something to run."""
-        return any(thing.marks for thing in self.document.things) and not self.misplaced
+        return any(thing.marks for thing in self.document.things)
 
     # --------------------------------------------------------------------------------------- runs
 
@@ -543,13 +526,12 @@ class Session:
         Exports that need masks are left out where nothing is cut out.
 
         Raises:
-            InputError: nothing was pointed at, or outside of the part that is worked on; a run is
-                under way; or too many others wait.
+            InputError: nothing was pointed at; a run is under way; or too many others wait.
         """
         if self.job is not None and self.job.active:
             raise InputError("This video is being worked on; wait for it to end or cancel it.")
         if not self.ready:
-            raise InputError(self.misplaced or "Click the object in the picture first.")
+            raise InputError("Click the object in the picture first.")
         return self._submit(jobs, self.document, self._wanted())
 
     def _wanted(self) -> Settings:

@@ -94,8 +94,6 @@ class Showing:
 
     def _note(self, index: int) -> str:
         session = self._session
-        if misplaced := session.misplaced:
-            return misplaced
         if not session.document.things or not session.active.marks:
             return "Click the object, or drag a box around it."
         if session.job is not None and session.job.active:

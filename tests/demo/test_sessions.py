@@ -78,7 +78,7 @@ def active(session: Session) -> dict[str, Any]:
 
 
 def finished(job: Job) -> Job:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 180
     while job.active:
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -452,16 +452,17 @@ def test_a_part_of_the_video(session: Session) -> None:
     assert session.document.start == 0
 
 
-def test_what_was_pointed_at_outside_of_the_part_is_told_at_once(
+def test_what_was_pointed_at_outside_of_the_part_is_followed_into_it(
     session: Session, workspace: Workspace
 ) -> None:
     session.point(12, *middle(12), 1)
-    assert workspace.estimate(session) is not None
     session.limit(4, 10)
-    sentence = "Object 1 was pointed at in frame 12, but the part to work on is 4 to 9"
-    assert session.view()["note"].startswith(sentence) and workspace.estimate(session) is None
-    with pytest.raises(InputError, match=sentence):
-        session.start(workspace.jobs)
+    assert workspace.estimate(session) is not None
+    job = finished(session.start(workspace.jobs))
+    assert job.state == "done", job.error
+    session.seek(4)
+    assert active(session)["box"] == pytest.approx(square_box(4), abs=2)
+    assert sorted(session.tracks().points) == [*range(4, 10)]
 
 
 def test_a_click_that_fails_leaves_nothing_behind(
@@ -521,7 +522,7 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     curve = session.curves()["things"][0]
     assert len(curve["scores"]) == COUNT and curve["scores"][2] == 1.0 and not any(curve["lost"])
     assert not session.changed
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while (estimate := workspace.estimate(session)) is None or estimate.seconds is None:
         assert time.monotonic() < limit  # it is learnt just after the end
         time.sleep(0.01)
@@ -590,7 +591,7 @@ def test_a_cancelled_run_is_not_taken_up_by_the_next_server(
 ) -> None:
     session.point(2, *middle(2), 1)
     held = threading.Event()
-    workspace.jobs = Jobs(lambda: lambda *a, **k: held.wait(20))  # type: ignore[arg-type]
+    workspace.jobs = Jobs(lambda: lambda *a, **k: held.wait(300))  # type: ignore[arg-type]
     other = workspace.open(session.source, "other.mp4")
     other.point(2, *middle(2), 1)
     other.start(workspace.jobs)
@@ -774,12 +775,12 @@ def test_a_paused_run_stays_paused_over_a_restart(workspace: Workspace, session:
 
     def hold(*args: object, **options: Any) -> runs.Result:
         begun.set()
-        assert held.wait(20)
+        assert held.wait(300)
         raise Cancelled("Stopped by the user.")
 
     workspace.jobs = Jobs(lambda: hold)
     job = session.start(workspace.jobs)
-    assert begun.wait(20)
+    assert begun.wait(120)
     session.pause(workspace.jobs, True)
     kept = (session.folder / "session.json").read_text()  # as after kill -9
     held.set()
@@ -870,7 +871,7 @@ def test_a_running_job_keeps_its_project(tmp_path: Path, clip: Path) -> None:
     go = threading.Event()
 
     def run(source: Path, folder: Path, *rest: object, **options: object) -> runs.Result:
-        go.wait(20)
+        go.wait(300)
         folder.mkdir()
         (folder / "run.json").write_text("{}")
         return runs.Result(folder, [], [], {})
