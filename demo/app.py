@@ -120,7 +120,7 @@ class Page:
         self.workspace = workspace
         self._models_text = ""
         self._building = threading.Lock()
-        self._at_work = AtWork()
+        self.at_work = AtWork()
         # Nothing here asks another machine for anything: no analytics, and the theme's own fonts.
         with gr.Blocks(
             title="MixCut",
@@ -130,13 +130,13 @@ class Page:
             self._lay_out()
             self._connect()
             add_endpoints(workspace, perform)
-        self._at_work.watch(self.blocks)
+        self.at_work.watch(self.blocks)
         self.blocks.queue(max_size=64, default_concurrency_limit=4)
 
     def close(self) -> None:
         """Stop serving, and end the runs; the next server takes them up."""
         self.blocks.close(verbose=False)
-        self._at_work.close()
+        self.at_work.close()
         self.workspace.close()
 
     # ---------------------------------------------------------------------------------- layout
@@ -622,7 +622,10 @@ def launch(page: Page, host: str, port: int, auth: Sequence[tuple[str, str]] | N
             allowed_paths=[],
             auth=list(auth) if auth else None,
             app_kwargs={
-                "middleware": [Middleware(NoFetching), Middleware(Files, workspace=page.workspace)]
+                "middleware": [
+                    Middleware(NoFetching),
+                    Middleware(Files, workspace=page.workspace, at_work=page.at_work),
+                ]
             },
             max_file_size=f"{options.max_upload_mb}mb",
             state_session_capacity=100,

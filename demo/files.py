@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -19,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.bundles import pack
+from demo.guards import AtWork, Closing
 from demo.pictures import to_jpeg
 from demo.sessions import Session
 from demo.workspace import Workspace
@@ -32,9 +36,9 @@ _MISSING = Response("There is nothing here.", 404, media_type="text/plain")
 class Files:
     """ASGI middleware that answers below /media/ and hands on everything else."""
 
-    def __init__(self, app: ASGIApp, workspace: Workspace) -> None:
+    def __init__(self, app: ASGIApp, workspace: Workspace, at_work: AtWork) -> None:
         self._app = app
-        self._workspace = workspace
+        self._workspace, self._at_work = workspace, at_work
         self._own = Starlette(
             routes=[
                 Route("/media/{session}/frame/{index:int}.jpg", self._frame),
@@ -44,32 +48,37 @@ class Files:
                 Route("/media/{session}/source", self._source),
                 Route("/media/{session}/project.zip", self._project),
                 Route("/media/{session}/result/{name}", self._result),
-            ]
+            ],
+            exception_handlers={Closing: lambda *_: Response(status_code=503)},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         own = scope["type"] == "http" and scope["path"].startswith("/media/")
         await (self._own if own else self._app)(scope, receive, send)
 
+    async def _aside(self, function: Callable[..., Any], *values: Any) -> Any:
+        """In a thread of its own, and nobody leaves before it has ended."""
+        return await run_in_threadpool(self._at_work.counted(function), *values)
+
     async def _session(self, request: Request) -> Session | None:
-        return await run_in_threadpool(self._workspace.find, request.path_params["session"])
+        return await self._aside(self._workspace.find, request.path_params["session"])
 
     async def _frame(self, request: Request) -> Response:
         session = await self._session(request)
         if session is None:
             return _MISSING
         try:
-            frame = await run_in_threadpool(session.looker.frame_at, request.path_params["index"])
+            frame = await self._aside(session.looker.frame_at, request.path_params["index"])
         except InputError:
             return _MISSING
-        data = await run_in_threadpool(to_jpeg, frame)
+        data = await self._aside(to_jpeg, frame)
         return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
     async def _curves(self, request: Request) -> Response:
         session = await self._session(request)
         if session is None:
             return _MISSING
-        return JSONResponse(await run_in_threadpool(session.curves), headers=_NEVER)
+        return JSONResponse(await self._aside(session.curves), headers=_NEVER)
 
     async def _survey(self, request: Request) -> Response:
         session = await self._session(request)

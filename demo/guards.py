@@ -45,11 +45,18 @@ class NoFetching:
             await self.app(scope, receive, send)
 
 
+class Closing(gr.Error):
+    """It is too late to begin anything."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is being closed.", print_exception=False)
+
+
 class AtWork:
     """Knows which handlers are at work, so that nobody leaves while one of them is.
 
-    They run in daemon threads. One that is within torch when Python ends would take the whole
-    process with it: "terminate called without an active exception".
+    They run in daemon threads. One that is within torch or OpenCV when Python ends would take the
+    whole process with it: "terminate called without an active exception".
     """
 
     def __init__(self) -> None:
@@ -60,14 +67,16 @@ class AtWork:
         """Count the handlers that these Blocks have by now."""
         for listener in blocks.fns.values():
             if listener.fn is not None:
-                listener.fn = self._counted(listener.fn)
+                listener.fn = self.counted(listener.fn)
 
-    def _counted(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, waited for; once the server is being closed it raises `Closing`."""
+
         @functools.wraps(handler)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self._changed:
                 if self._closed:
-                    raise gr.Error("The server is being closed.", print_exception=False)
+                    raise Closing
                 self._count += 1
             try:
                 return handler(*args, **kwargs)

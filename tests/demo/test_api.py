@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -16,6 +17,7 @@ from gradio_client.exceptions import AppError
 
 from demo.app import Page, build_page, launch
 from demo.jobs import Jobs
+from demo.looking import Looker
 from demo.project import Settings
 from demo.sessions import Session
 from demo.workspace import Options, Workspace
@@ -45,11 +47,16 @@ def url(page: Page, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def client(url: str, tmp_path: Path) -> Client:
-    return Client(url, verbose=False, download_files=tmp_path / "downloads")
+    return connected(url, download_files=tmp_path / "downloads")
+
+
+def connected(url: str, **options: Any) -> Client:
+    # Five seconds is what httpx waits for an answer, and a machine may be busy for longer.
+    return Client(url, verbose=False, httpx_kwargs={"timeout": 120}, **options)
 
 
 def wait(client: Client, project: str) -> dict[str, Any]:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 180
     while (status := client.predict(project, api_name="/status"))["state"] in (
         "waiting",
         "running",
@@ -127,26 +134,29 @@ def test_only_the_documented_endpoints_are_public(client: Client) -> None:
 @pytest.mark.parametrize("url", [[("ann", "secret word")]], indirect=True)
 def test_a_password_is_asked_for(url: str) -> None:
     with pytest.raises(Exception, match=r"auth|login|credentials|401"):
-        Client(url, verbose=False).predict("0" * 32, api_name="/status")
-    client = Client(url, verbose=False, auth=("ann", "secret word"))
+        connected(url).predict("0" * 32, api_name="/status")
+    client = connected(url, auth=("ann", "secret word"))
     assert json.dumps(client.view_api(return_format="dict"))
 
 
 def test_who_closes_the_server_waits_for_what_it_is_looking_at(
-    client: Client, page: Page, clip: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, page: Page, url: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that is within torch when Python ends would abort it."""
+    """A thread that is within torch or OpenCV when Python ends would abort it."""
     project = client.predict(handle_file(str(clip)), api_name="/open")["project"]
-    begun, ended = threading.Event(), threading.Event()
+    begun, ended = threading.Barrier(3), threading.Semaphore(0)
 
-    def look_closer(session: Session) -> None:
-        begun.set()
+    def take_long(*_: Any) -> None:
+        begun.wait(120)
         time.sleep(7)  # longer than Gradio waits for its server's thread
-        ended.set()
+        ended.release()
 
-    monkeypatch.setattr(Session, "look_closer", look_closer)
+    monkeypatch.setattr(Session, "look_closer", take_long)
+    monkeypatch.setattr(Looker, "frame_at", take_long)
     client.submit(project, "undo", {}, api_name="/act")
-    assert begun.wait(30)
+    frame = f"{url}/media/{project}/frame/3.jpg"
+    threading.Thread(target=httpx.get, args=(frame,), kwargs={"timeout": 120}, daemon=True).start()
+    begun.wait(120)
     page.close()
-    assert ended.is_set()
+    assert ended.acquire(blocking=False) and ended.acquire(blocking=False)
     page.close()

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from demo import zips
 from demo.bundles import holds_project, pack
 from demo.files import Files
+from demo.guards import AtWork
 from demo.jobs import Jobs
 from demo.project import Settings
 from demo.sessions import Session
@@ -64,7 +65,7 @@ def test_a_project_goes_on_elsewhere(
     while job.active:
         pass
     assert job.state == "done", job.error
-    client = TestClient(Files(Starlette(), workspace))
+    client = TestClient(Files(Starlette(), workspace, AtWork()))
     answer = client.get(f"/media/{session.id}/project.zip")
     assert answer.status_code == 200 and "project.zip" in answer.headers["content-disposition"]
     assert client.get(f"/media/{'0' * 32}/project.zip").status_code == 404
