@@ -246,7 +246,7 @@ class Jobs:
 
     def close(self) -> None:
         """Cancel everything and wait until it has ended."""
-        for job in list(self._jobs.values()):
+        for job in reversed(list(self._jobs.values())):  # or the end of one would begin the next
             self.cancel(job)
         for worker in self._workers.values():
             worker.shutdown()

@@ -35,6 +35,7 @@ from demo.run import run as run_once
 from media.video import open_video
 
 GRACE = 1.0  # seconds in which a run may end by itself after it was cancelled
+_LAST_BREATH = 10.0  # seconds in which a process that is ending leaves its exit code
 _POLL = 0.05  # seconds between two looks at what the user wants
 _PICTURE_SECONDS = 0.4  # between two pictures of the work under way
 _PICTURE_SIDE = 1280  # pixels
@@ -233,7 +234,7 @@ class Worker:
                     raise Failed(*value)
         except (EOFError, OSError, pickle.UnpicklingError):
             process = self._process
-            process.join(GRACE)
+            process.join(_LAST_BREATH)
             code = process.exitcode
             self.close()
             _tidy(folder)

@@ -63,6 +63,10 @@ function badge(text) {
   find(".badge").hidden = !text;
   find(".badge").textContent = text;
 }
+/** Until what was found can be picked, which is a moment after the answer. */
+const surveying = () => tool === "pick" && (!value.survey || survey?.url !== value.survey);
+const showBadge = () =>
+  badge(surveying() ? "Finding everything" : searching !== null ? "Looking everywhere" : LOOKING[value.looking]);
 const shown = () => local ?? value.index;
 const frameUrl = (index) => `media/${value.session}/frame/${index}.jpg`;
 
@@ -183,10 +187,9 @@ function render() {
   const again = find("#again");
   again.hidden = !value.again || local !== null;
   again.disabled = searching !== null;
-  const surveying = tool === "pick" && !value.survey;
-  badge(surveying ? "Finding everything" : searching !== null ? "Looking everywhere" : LOOKING[value.looking]);
+  showBadge();
   clearInterval(asking);
-  if (surveying) asking = setInterval(tellSurvey, 400);
+  if (surveying()) asking = setInterval(tellSurvey, 400);
   // As long as it says so here, somebody has been asked to look.
   if (value.looking === "frame") ask("prepare");
   // A closer look takes as long as a new frame: not between two clicks, but when the hand rests.
@@ -558,12 +561,17 @@ async function readSurvey() {
   const canvas = Object.assign(document.createElement("canvas"), { width: picture.naturalWidth, height: picture.naturalHeight });
   const pen = canvas.getContext("2d");
   pen.drawImage(picture, 0, 0);
+  if (value?.survey !== url) return; // another frame is shown by now
   survey = { url, pixels: pen.getImageData(0, 0, canvas.width, canvas.height) };
+  clearInterval(asking);
+  showBadge();
 }
 
 async function tellSurvey() {
   const answer = await fetch(`media/${value.session}/survey.json`);
-  if (answer.ok && !value.survey) badge(`Finding everything: ${Math.round(100 * (await answer.json()))} %`);
+  if (!answer.ok) return;
+  const share = await answer.json();
+  if (value && surveying() && !value.survey) badge(`Finding everything: ${Math.round(100 * share)} %`);
 }
 
 /** Light up the object under the pointer. */

@@ -34,7 +34,7 @@ def held() -> Iterator[threading.Event]:
 @pytest.fixture
 def page(tmp_path: Path, held: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     def run(source: Path, folder: Path, *rest: Any, **options: Any) -> Result:
-        assert held.wait(20)
+        assert held.wait(300)
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text("{}")
         return Result(folder, [], [], {})

@@ -27,7 +27,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from demo import app, sessions, window
+from demo import app, looking, sessions, window
 from demo.app import build_page, launch
 from demo.guards import files_only
 from demo.project import TrackPoint, Tracks
@@ -40,7 +40,8 @@ from tests.demo.ports import free_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 expect = sync_api.expect
-expect.set_options(timeout=60_000)
+PATIENCE = 120_000  # milliseconds; of a machine that is slow, and busy with other things
+expect.set_options(timeout=PATIENCE)
 
 pytestmark = pytest.mark.browser
 
@@ -126,7 +127,7 @@ def start_server(port: int, log: Path, work: Path) -> subprocess.Popen:
             [sys.executable, "-m", "demo", "--port", str(port)],
             cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 180
     while f"http://127.0.0.1:{port}" not in log.read_text():
         assert server.poll() is None and time.monotonic() < limit, log.read_text()
         time.sleep(0.1)
@@ -134,14 +135,20 @@ def start_server(port: int, log: Path, work: Path) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's folder."""
+    return tmp_path_factory.getbasetemp() / "work"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Iterator[str]:
     port = free_port()
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    server = start_server(port, log, tmp_path_factory.getbasetemp() / "work")
+    server = start_server(port, log, work)
     try:
         yield f"http://127.0.0.1:{port}/"
         server.send_signal(signal.SIGTERM)
-        code = server.wait(30)
+        code = server.wait(120)
     finally:
         server.kill()
     assert code == 0, log.read_text()
@@ -161,6 +168,7 @@ def browser() -> Iterator[Any]:
             assert os.environ.get("CI") != "true", missing
             pytest.skip(missing)
         flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        flags += ["--disable-smooth-scrolling"]  # what is clicked stays where it was measured
         chromium = playwright.chromium.launch(executable_path=found, args=flags)
         yield chromium
         chromium.close()
@@ -185,7 +193,7 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
             context = browser.new_context(
                 viewport={"width": 1280, "height": 720}, accept_downloads=True
             )
-            context.set_default_timeout(60_000)
+            context.set_default_timeout(PATIENCE)
             context.route("**/*", guard)
             contexts.append(context)
         page = context.new_page()
@@ -204,7 +212,8 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
 
 def upload(page: Any, clip: Path) -> None:
     page.locator("#upload input[type=file]").set_input_files(clip)
-    expect(page.locator("#picture .stage")).to_be_visible(timeout=60_000)
+    expect(page.locator("#picture .stage")).to_be_visible()
+    page.evaluate("document.fonts.ready.then(() => {})")  # which may still move things
 
 
 def show_frame(page: Any, index: int) -> None:
@@ -254,7 +263,8 @@ def put(page: Any, setting: str, value: str) -> None:
 
 def settled(page: Any) -> None:
     """The server has shown the frame that the editor is at, and looked at it."""
-    expect(page.locator("#picture .badge")).to_be_hidden(timeout=60_000)
+    expect(page.locator("#picture .stage")).to_be_visible()
+    expect(page.locator("#picture .badge")).to_be_hidden()
 
 
 def mask_pixels(page: Any, selector: str = "#picture img.mask") -> list[list[int]]:
@@ -269,10 +279,23 @@ def mask_pixels(page: Any, selector: str = "#picture img.mask") -> list[list[int
     )
 
 
-def run(page: Any, timeout: int = 180_000) -> None:
-    page.locator("#run").click()
-    expect(page.locator("#run")).to_be_disabled()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=timeout)
+def begin(page: Any, press: Callable[[], None] | None = None) -> None:
+    """Press Run, and see that it cannot be pressed again, but Cancel can."""
+    # Noted by the page itself: a short run may be over before somebody outside looks.
+    page.evaluate(
+        """() => { window.busy = false;
+            const [run, cancel] = ["#run", "#cancel"].map(s => document.querySelector(s));
+            new MutationObserver(() => { window.busy ||= run.disabled && !cancel.disabled })
+                .observe(document.body, { attributes: true, childList: true, subtree: true }) }"""
+    )
+    press() if press else page.locator("#run").click()
+    page.wait_for_function("window.busy")
+
+
+def run(page: Any) -> None:
+    begin(page)
+    expect(page.locator("#run")).to_be_enabled(timeout=600_000)
+    expect(page.locator("#status")).to_contain_text("Done")
 
 
 def stand_still(page: Any) -> None:
@@ -304,7 +327,8 @@ def video_facts(page: Any, selector: str) -> dict[str, Any]:
     )
     return page.locator(selector).evaluate(
         """async v => { v.muted = true; await v.play();
-            await new Promise(done => v.addEventListener("timeupdate", done, { once: true }));
+            while (!v.currentTime)
+                await new Promise(done => v.addEventListener("timeupdate", done, { once: true }));
             v.pause();
             return { width: v.videoWidth, height: v.videoHeight, duration: v.duration,
                      played: v.currentTime, error: v.error && v.error.message } }"""
@@ -409,10 +433,7 @@ def test_from_the_click_to_the_results(visit: Callable[..., Any], clips: dict[st
     click(page, x, y)
     expect(mask).to_be_visible()
     choose(page, "Cut out")
-    page.locator("#run").click()
-    expect(page.locator("#cancel")).to_be_enabled()
-    expect(page.locator("#run")).to_be_disabled()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=180_000)
+    run(page)
 
     for name in ("tracked", "segmented"):
         facts = video_facts(page, result(page, f"{name}.mp4"))
@@ -461,7 +482,7 @@ def test_a_bad_upload_gets_a_sentence_and_the_next_one_works(
 
 
 def test_a_run_outlives_the_tab_and_is_nobody_elses(
-    visit: Callable[..., Any], clips: dict[str, Path]
+    visit: Callable[..., Any], clips: dict[str, Path], work: Path
 ) -> None:
     page = visit()
     upload(page, clips["long"])
@@ -479,19 +500,23 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     stranger.locator("#run").click()
     expect(stranger.locator("#status")).to_contain_text("Waiting: 1 job is before yours")
     stand_still(page)  # and makes way
-    expect(stranger.locator("#status")).to_contain_text("Done", timeout=180_000)
+    expect(stranger.locator("#status")).to_contain_text("Done", timeout=600_000)
     expect(page.locator("#status")).to_contain_text("others may run meanwhile")
 
     go_on(page)
-    expect(progress(page)).to_have_attribute("aria-label", "Cutting it out", timeout=180_000)
+    expect(progress(page)).to_have_attribute("aria-label", "Cutting it out", timeout=600_000)
     expect(page.locator("#status")).to_contain_text(
         re.compile(rf"frame \d+ of {LONG}, about \d+ (s|min)")
     )
     live = page.locator("#picture .live")  # in the picture's place, and as large
     expect(live.locator("figcaption")).to_have_text(re.compile(r"^Run, frame \d+$"))
-    wide = live.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)")
-    stage = page.locator("#picture .stage").bounding_box()
-    assert wide == WIDTH and live.bounding_box()["width"] == pytest.approx(stage["width"], abs=2)
+    page.wait_for_function(
+        """width => { const [live, stage] = [".live", ".stage"].map(
+                s => document.querySelector(`#picture ${s}`).getBoundingClientRect());
+            return Math.abs(live.width - stage.width) <= 2
+                && document.querySelector("#picture .live img").naturalWidth === width }""",
+        arg=WIDTH,
+    )
     page.keyboard.press("w")
     expect(live).to_be_hidden()
     watch = page.locator("#picture .watch")
@@ -520,10 +545,11 @@ def test_a_run_outlives_the_tab_and_is_nobody_elses(
     expect(progress(page)).to_be_visible()
 
     go_on(page)
-    began = time.monotonic()
     page.locator("#cancel").click()
-    expect(page.locator("#status")).to_contain_text("Stopped", timeout=15_000)
-    assert time.monotonic() - began < 8  # a second for the run, and the way to the page and back
+    expect(page.locator("#status")).to_contain_text("Stopped")
+    (session,) = re.findall(r"project=(\w+)", page.url)
+    masks = len(list((work / session / "results").rglob("*.png")))
+    assert 0 < masks < LONG, "it ended in the middle of what it was doing"
     expect(page.locator("#run")).to_be_enabled()
     expect(page.locator("#picture .watch")).to_be_hidden()
     expect(page.locator("#results")).to_be_hidden()
@@ -573,19 +599,22 @@ def test_a_negative_click_shrinks_the_mask_and_a_brush_changes_it(
     assert before[95, 160] and before[165, 160]
     click(page, 160, 165, button="right")
     expect(page.locator("#picture i.dot.off")).to_have_count(1)
+    settled(page)
     after = np.array(mask_pixels(page)) > 0
     assert after.sum() < 0.9 * before.sum() and after[95, 160] and not after[165, 160]
     page.locator("#picture button[data-tool=brush]").click()
     page.mouse.move(*on_screen(page, 250, 60))
     page.mouse.down()
     page.mouse.move(*on_screen(page, 280, 60), steps=5)
+    wait = "s => ![null, undefined, s].includes(document.querySelector('#picture img.mask')?.src)"
+    before_it = page.locator("#picture img.mask").get_attribute("src")
     page.mouse.up()
-    wait = "s => document.querySelector('#picture img.mask').src !== s"
-    page.wait_for_function(wait, arg=page.locator("#picture img.mask").get_attribute("src"))
+    page.wait_for_function(wait, arg=before_it)
     painted = np.array(mask_pixels(page)) > 0
     assert painted[60, 265] and painted.sum() > after.sum()
+    before_it = page.locator("#picture img.mask").get_attribute("src")
     page.locator("#picture .stage").press("Control+z")
-    page.wait_for_function(wait, arg=page.locator("#picture img.mask").get_attribute("src"))
+    page.wait_for_function(wait, arg=before_it)
     assert (np.array(mask_pixels(page)) > 0).sum() == after.sum()
 
 
@@ -645,6 +674,7 @@ def test_nothing_sticks_out_sideways(
     page = visit()
     page.set_viewport_size({"width": width, "height": 800})
     upload(page, clips["short"])
+    settled(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     stage = page.locator("#picture .stage").bounding_box()
     assert abs(stage["width"] / stage["height"] - WIDTH / HEIGHT) < 0.01
@@ -658,7 +688,7 @@ def test_paint_it_away(visit: Callable[..., Any], clips: dict[str, Path]) -> Non
     click(page, *ball_at(0))
     expect(page.locator("#picture img.mask")).to_be_visible()
     choose(page, "Paint away")
-    run(page, 300_000)
+    run(page)
     assert video_facts(page, result(page, "removed.mp4"))["width"] == WIDTH
     frames, sound = decode(download(page, "#removed_mp4_download")[1])
     assert len(frames) == SHORT and sound > 0
@@ -676,6 +706,7 @@ def test_a_server_that_is_killed_goes_on_when_it_is_started_again(
         work, port = tmp_path / f"work{kill_at}", free_port()
         server = start_server(port, tmp_path / "log.txt", work)
         page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.set_default_timeout(PATIENCE)
         try:
             page.goto(f"http://127.0.0.1:{port}/")
             page.locator("#picture .empty").wait_for()
@@ -686,15 +717,20 @@ def test_a_server_that_is_killed_goes_on_when_it_is_started_again(
             choose(page, "Cut out")
             page.locator("#run").click()
             if kill_at is not None:
-                done = re.compile(rf"frame {kill_at} of|frame {kill_at + 1} of")
-                expect(page.locator("#status")).to_contain_text("Cutting", timeout=180_000)
-                expect(page.locator("#status")).to_contain_text(done, timeout=180_000)
+                # Noted by the page itself: nobody outside sees every number that it shows.
+                page.wait_for_function(
+                    """least => { const text = document.querySelector("#status").textContent;
+                        return text.includes("Cutting")
+                            && /frame (\\d+) of/.exec(text)?.[1] >= least }""",
+                    arg=kill_at,
+                    timeout=600_000,
+                )
                 address = page.url
                 server.kill()
                 server.wait()
                 server = start_server(port, tmp_path / "log.txt", work)
                 page.goto(address)
-            expect(page.locator("#status")).to_contain_text("Done", timeout=300_000)
+            expect(page.locator("#status")).to_contain_text("Done", timeout=600_000)
             names = ("tracked.mp4", "segmented.mp4")
             return {n: download(page, f"#{n.replace('.', '_')}_download")[1] for n in names}
         finally:
@@ -711,7 +747,7 @@ def test_a_server_that_is_killed_goes_on_when_it_is_started_again(
 def status(request: urllib.request.Request | str) -> int:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        return opener.open(request, timeout=20).status
+        return opener.open(request, timeout=120).status
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -727,12 +763,13 @@ def test_the_server_gives_away_nothing_else(url: str) -> None:
         assert status(f"{url}{path}") == 404
 
 
-@pytest.mark.parametrize(("megabytes", "code"), [(1, 200), (3, 413)])
-def test_a_file_over_the_limit_is_refused(url: str, megabytes: int, code: int) -> None:
+# Only just too large: the server hangs up when it has seen enough, and the rest could not be sent.
+@pytest.mark.parametrize(("size", "code"), [(2 << 20, 200), ((2 << 20) + 1, 413)])
+def test_a_file_over_the_limit_is_refused(url: str, size: int, code: int) -> None:
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
     request = urllib.request.Request(
         f"{url}gradio_api/upload",
-        head + bytes(megabytes << 20) + b"\r\n--x--\r\n",
+        head + bytes(size) + b"\r\n--x--\r\n",
         {"Content-Type": "multipart/form-data; boundary=x"},
     )
     assert status(request) == code
@@ -785,6 +822,7 @@ def project(
         port = free_port()
         launch(page, "127.0.0.1", port)
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
+        context.set_default_timeout(PATIENCE)
         tab = context.new_page()
         opened.append((page, context))
         tab.goto(f"http://127.0.0.1:{port}/?project={session.id}")
@@ -837,18 +875,38 @@ def test_an_answer_that_was_overtaken_is_not_shown(
     monkeypatch.setattr(Session, "prepare", lambda _: asked.set())
     monkeypatch.setattr(Session, "view", lambda s: old if asked.is_set() else view(s))
     show_frame(page, 3)
+    expect(page.locator("#picture .badge")).to_have_text("Looking at the frame")
+    limit = time.monotonic() + 120
     while not asked.is_set():
+        assert time.monotonic() < limit, "nobody was asked to look"
         page.wait_for_timeout(50)
     page.wait_for_timeout(1000)
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 3 "))
 
 
-def test_everything_is_found_and_a_click_picks(project: Callable[..., Any]) -> None:
+def test_everything_is_found_and_a_click_picks(
+    project: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, searched = looking.find_objects, threading.Event()
+
+    def held(*what: Any, **how: Any) -> list[Any]:
+        """The first search comes as far as 37 %, and ends when it is told that nobody waits."""
+        if searched.is_set():
+            return find(*what, **{**how, "seconds": None})
+        how["progress"](37, 100)
+        limit = time.monotonic() + 120
+        while not how["cancelled"]():
+            assert time.monotonic() < limit, "it goes on although the frame was left"
+            time.sleep(0.01)
+        searched.set()
+        return []
+
+    monkeypatch.setattr(looking, "find_objects", held)
     page, session = project()
     settled(page)
     page.locator("#picture button[data-tool=pick]").click()
     badge = page.locator("#picture .badge")
-    expect(badge).to_have_text(re.compile(r"^Finding everything: [1-9]\d? %$"))
+    expect(badge).to_have_text("Finding everything: 37 %")
     show_frame(page, 4)  # the search on the frame that is left ends, and another one begins
     expect(badge).to_be_hidden()
     assert session.view()["survey"]
@@ -938,10 +996,10 @@ def test_the_timeline_is_zoomed_to_the_part_that_is_worked_on(
         page.keyboard.press(key)
     line, zoom = page.locator("#picture .timeline"), page.locator("#zoom")
     expect(line).to_have_attribute("aria-valuetext", "Frame 49; work on 30 to 49")
-    width = line.bounding_box()["width"]
 
     def pick(share: float) -> int:
         """The frame that a click on the timeline leads to."""
+        width = line.bounding_box()["width"]
         line.click(position={"x": width * share, "y": 30})
         page.wait_for_timeout(300)
         return int(page.locator("#frame input").input_value())
@@ -972,7 +1030,7 @@ def test_what_is_being_typed_outlives_an_answer(
     name, number = page.locator("#picture .things .name"), page.locator("#frame input")
     expect(name).to_have_value("Object 1")
     answers, prepare = threading.Semaphore(0), Session.prepare
-    monkeypatch.setattr(Session, "prepare", lambda s: answers.acquire(timeout=60) and prepare(s))
+    monkeypatch.setattr(Session, "prepare", lambda s: answers.acquire(timeout=300) and prepare(s))
     for frame, field, text in ((3, name, "the ball"), (4, number, "6")):
         show_frame(page, frame)
         expect(page.locator("#picture .badge")).to_have_text("Looking at the frame")
@@ -981,7 +1039,7 @@ def test_what_is_being_typed_outlives_an_answer(
         settled(page)
         expect(field).to_have_value(text)
         expect(field).to_be_focused()
-    answers.release()
+    answers.release(100)
     page.keyboard.press("Tab")
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 6 "))
     expect(name).to_have_value("the ball")
@@ -1037,8 +1095,8 @@ def test_a_project_that_was_saved_is_gone_on_with(
 def test_two_tabs_of_one_project(project: Callable[..., Any]) -> None:
     page, _ = project()
     other = page.context.new_page()
-    other.goto(page.url)
     settled(page)
+    other.goto(page.url)
     settled(other)
     click(page, *ball_at(0))
     rows = "#picture .things li"
@@ -1106,8 +1164,7 @@ def test_all_of_pointing_is_possible_from_the_keyboard(project: Callable[..., An
     expect(page.locator("#picture .stage")).to_have_attribute("data-tool", "minus")
     expect(page.locator("#picture .stage")).to_have_attribute("aria-label", re.compile("^Frame 0 "))
     assert page.locator("#picture button[data-tool][tabindex='0']").count() == 1
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("#run")).to_be_disabled()
+    begin(page, lambda: page.keyboard.press("Control+Enter"))
 
 
 def test_a_project_that_is_no_longer_kept_is_a_sentence(
