@@ -216,23 +216,14 @@ def _run_job(job: Job, args: argparse.Namespace, budget: Budget, models: Models)
     line: dict[str, Any] = {
         "video": str(job.video), "out": str(job.folder), "status": "done", "error": None,
     }  # fmt: skip
-    worked = False
-
-    def report(stage: str, done: int, total: int) -> None:
-        nonlocal worked
-        worked = True
-        line["frames"] = total
-        if progress:
-            progress(stage, done, total)
-
     began = time.perf_counter()
     try:
         result = run(
             job.video, job.folder, job.objects, job.settings, budget=budget,
-            overwrite=args.overwrite, report=report, models=models,
+            overwrite=args.overwrite, report=progress, models=models,
         )  # fmt: skip
-        line["status"] = "done" if worked else "skipped"
-        line["notes"] = result.notes
+        line["status"] = "done" if result.seconds else "skipped"
+        line.update(frames=result.frames, notes=result.notes)
     except (KeyboardInterrupt, Cancelled):
         raise
     except Exception as error:

@@ -125,8 +125,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     prompt.add_argument("--mask", type=Path, metavar="PNG", help="a picture, white on the object")
     prompt.add_argument(
         "--frame", type=int, default=0, metavar="N",
-        help="the frame all this belongs to, from 0, in the range or beside it; followed both ways from"
-        " there (default 0)",
+        help="the frame all this belongs to, from 0, in the range or beside it; followed both ways"
+        " from there (default 0)",
     )  # fmt: skip
     prompt.add_argument("--name", help="what the object is called in the results")
     prompt.add_argument("--prompts", type=Path, metavar="JSON", help="several objects from a file")
