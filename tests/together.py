@@ -31,6 +31,6 @@ def run_together(folder: Path, code: str, *arguments: str) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ class Page:
     content_type: str = "application/octet-stream"
     cuts: list[int] = field(default_factory=list)  # the next answers stop after so many bytes
     pause: float = 0.0  # seconds before each tenth of the body
+    gate: threading.Event | None = None  # the body waits for it
     asked: list[str | None] = field(default_factory=list)  # the Range header of every request
 
 
@@ -57,6 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if page.cuts:
             body = body[: page.cuts.pop(0)]
+        if page.gate is not None:
+            page.gate.wait(300)
         step = max(1, len(body) // 10) if page.pause else max(1, len(body))
         for at in range(0, len(body), step):
             time.sleep(page.pause)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tarfile
+import threading
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -129,8 +130,11 @@ def test_a_silent_server_times_out(
 ) -> None:
     monkeypatch.setattr(sources, "TIMEOUT", 0.1)
     monkeypatch.setattr(sources, "ATTEMPTS", 1)
-    with pytest.raises(SourceError, match="cut off"):
-        download(server.add("/toy", Page(pause=0.3)), part)
+    gate = threading.Event()
+    # On a busy machine not even the head of the answer may come in time.
+    with pytest.raises(SourceError, match=r"cut off|no connection: timed out"):
+        download(server.add("/toy", Page(gate=gate)), part)
+    gate.set()
 
 
 @pytest.mark.parametrize(

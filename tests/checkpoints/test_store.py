@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -321,9 +323,10 @@ def test_what_is_no_weight_file_is_refused_even_without_a_hash(
 
 
 def test_processes_that_fetch_the_same_file_wait_for_each_other(
-    server: Server, weights_folder: Path
+    server: Server, weights_folder: Path, tmp_path: Path
 ) -> None:
-    page = Page(pause=0.05)
+    told = [tmp_path / f"{number}.txt" for number in range(3)]
+    page = Page(gate=threading.Event())
     script = textwrap.dedent(f"""
         from checkpoints import CHECKPOINTS, fetch
         from checkpoints.registry import Checkpoint
@@ -336,16 +339,20 @@ def test_processes_that_fetch_the_same_file_wait_for_each_other(
     """)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-u", "-c", script],
+            stdout=said.open("w"),
             cwd=Path(store.__file__).parents[1],
         )
-        for _ in range(3)
+        for said in told
     ]
-    outputs = [process.communicate(timeout=30)[0] for process in processes]
-    assert [output.splitlines()[-1] for output in outputs] == ["True"] * 3
-    assert sum("waiting for it" in output for output in outputs) == 2
+    limit = time.monotonic() + 120
+    while sum("waiting for it" in said.read_text() for said in told) < 2:
+        assert time.monotonic() < limit and all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+    assert page.gate is not None
+    page.gate.set()
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert [said.read_text().splitlines()[-1] for said in told] == ["True"] * 3
     assert len(page.asked) == 1
     assert files(weights_folder) == {"toy.bin"}
 

@@ -34,7 +34,7 @@ def test_copied_alone_it_imports_and_runs(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": "", "MIXCUT_CHECKPOINTS": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [

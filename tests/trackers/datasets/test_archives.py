@@ -156,5 +156,5 @@ def test_a_forked_process_reads_on(tmp_path: Path, write: Write, put) -> None:
     archive = as_folder(put(tmp_path / "tree", tmp_path / "packed"))
     assert (archive / "a.txt").read_bytes() == b"hello"
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        assert pool.submit((archive / "a.txt").read_bytes).result(timeout=20) == b"hello"
+        assert pool.submit((archive / "a.txt").read_bytes).result(timeout=120) == b"hello"
     assert (archive / "a.txt").read_bytes() == b"hello"

@@ -157,7 +157,7 @@ def client() -> Iterator[Any]:
     found = Client(pipes, log=lambda fragment: None)  # version 4.0.2 fails without a log
     yield SimpleNamespace(trax=trax, client=found, process=served)
     found.quit()
-    assert served.wait(10) == 0
+    assert served.wait(120) == 0
 
 
 @pytest.mark.parametrize("kind", ["rectangle", "mask"])
