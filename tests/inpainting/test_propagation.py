@@ -276,7 +276,7 @@ def test_generator_gives_its_memory_back(generator: Generator) -> None:
 
 def test_nothing_is_kept_for_every_frame() -> None:
     """Memory: flow, motion, places and records of frames that are done are gone as well."""
-    size, peaks = (48, 64), []
+    size = (48, 64)
     hole = np.zeros(size, bool)
     hole[20:30, 20:30] = True
 
@@ -294,13 +294,19 @@ def test_nothing_is_kept_for_every_frame() -> None:
         def __getitem__(self, index: int) -> np.ndarray:
             return np.roll(hole, index % 6, axis=1)
 
-    for count in (12, 12, 48):  # the first run makes what is made once
+    def peak(count: int) -> int:
         tracemalloc.start()
         for _ in build(reach=3, block=2).inpaint(Endless(count), Holes(count)):
             pass
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[2] < 1.03 * peaks[1]  # one mask kept for each frame makes it 1.07
+        return found
+
+    peak(12)  # makes what is made once
+    short = min(peak(12) for _ in range(2))
+    # One mask kept for each frame makes it 1.07 each time; now and then something else comes in
+    # between, and that goes again.
+    assert any(peak(48) < 1.03 * short for _ in range(5))
 
 
 def test_is_in_the_list_and_says_which_file_is_missing(
