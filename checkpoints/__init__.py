@@ -8,7 +8,7 @@ Importing this package imports neither torch nor the network.
 """
 
 from checkpoints.errors import CheckpointError, UsageError
-from checkpoints.loading import load_notes, load_state_dict
+from checkpoints.loading import difference, load_notes, load_state_dict
 from checkpoints.record import WeightsRecord
 from checkpoints.registry import CHECKPOINTS, PREFERRED, Checkpoint, Stage
 from checkpoints.store import fetch, find, first_available, folder, path, state, verify
@@ -21,6 +21,7 @@ __all__ = [
     "Stage",
     "UsageError",
     "WeightsRecord",
+    "difference",
     "fetch",
     "find",
     "first_available",

@@ -152,6 +152,23 @@ def load_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     raise CheckpointError(f"{path} {blame}; download it again or name another file.")
 
 
+def difference(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> str:
+    """Say in a few words what keeps `state` from being loaded as `wanted`, "" if nothing does."""
+    missing = [key for key in wanted if key not in state]
+    surplus = [key for key in state if key not in wanted]
+    shaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of {len(wanted)} keys are missing ({missing[0]}, ...)")
+    if surplus:
+        problems.append(f"{len(surplus)} keys are unknown ({surplus[0]}, ...)")
+    if shaped:
+        key = shaped[0]
+        found, needed = tuple(state[key].shape), tuple(wanted[key].shape)
+        problems.append(f"{len(shaped)} shapes differ ({key} is {found}, not {needed})")
+    return ", ".join(problems)
+
+
 def load_notes(path: str | PathLike[str]) -> dict[str, str]:
     """Read the notes in the head of a safetensors file, or of the first of an index's pieces.
 

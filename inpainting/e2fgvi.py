@@ -474,13 +474,13 @@ class E2FGVI(nn.Module):
         self.update_spynet = SPyNet(FlowLevel)
 
     def forward(
-        self, frames: Tensor, num_local: int, *, paint_references: bool = True
+        self, masked_frames: Tensor, num_local: int, *, paint_references: bool = True
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Paint.
 
         Args:
-            frames: (b, t, 3, h, w) RGB in [-1, 1], 0 where something is to be painted; `num_local`
-                consecutive frames, then reference frames of any other times.
+            masked_frames: (b, t, 3, h, w) RGB in [-1, 1], 0 where something is to be painted;
+                `num_local` consecutive frames, then reference frames of any other times.
             num_local: how many are consecutive, at least 1.
             paint_references: False leaves the reference frames out of the result, which is all the
                 same otherwise.
@@ -493,11 +493,12 @@ class E2FGVI(nn.Module):
         Raises:
             InputError: The network does not work at this size.
         """
-        self._check_size(*frames.shape[-2:])
-        features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        self._check_size(*masked_frames.shape[-2:])
+        frames, device = masked_frames.shape[:2], masked_frames.device
+        features = self.encoder(masked_frames.flatten(0, 1)).unflatten(0, frames)
         size = features.shape[-2:]
-        with torch.autocast(frames.device.type, enabled=False):  # a flow in bfloat16 is too coarse
-            flows = neighbour_flows(self.update_spynet, frames[:, :num_local])
+        with torch.autocast(device.type, enabled=False):  # a flow in bfloat16 is too coarse
+            flows = neighbour_flows(self.update_spynet, masked_frames[:, :num_local])
         local = self.feat_prop_module(features[:, :num_local], *flows)
         features = torch.cat((local, features[:, num_local:]), dim=1)
         tokens = self.ss(features)
@@ -579,17 +580,10 @@ def load_weights(name: str, weights: Weights = None) -> tuple[E2FGVI, WeightsRec
     with torch.device("meta"):  # no time spent on numbers that are overwritten
         network = cast(E2FGVI, build_network(name))
     wanted = network.state_dict()
-    state = {
-        key: tensor.to(wanted[key].dtype, copy=True) if key in wanted else tensor
-        for key, tensor in state.items()
-    }
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{source} does not hold weights of {_TITLES[name]}: "
-            f"{str(error).splitlines()[1].strip()}"
-        ) from error
+    if difference := checkpoints.difference(wanted, state):
+        raise CheckpointError(f"{source} does not hold weights of {_TITLES[name]}: {difference}.")
+    state = {key: tensor.to(wanted[key].dtype, copy=True) for key, tensor in state.items()}
+    network.load_state_dict(state, assign=True)
     return network, record
 
 

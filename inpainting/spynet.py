@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import checkpoints
+
 LEVELS = 6
 _STRIDE = 2 ** (LEVELS - 1)  # the coarsest level sees the image this many times smaller
 CHANNELS = (8, 32, 64, 32, 16, 2)
@@ -115,7 +117,8 @@ def load_basicvsr(state: Mapping[str, object]) -> SPyNet:
     The file is `{"params": {...}}`; entries that do not start with `spynet.` are BasicVSR's own.
 
     Raises:
-        ValueError: An entry of the network is missing, or one of the file has no place in it.
+        checkpoints.CheckpointError: An entry of the network is missing, or one of the file has no
+            place in it.
     """
     params = cast(Mapping[str, Tensor], state.get("params", state))
     found = {
@@ -126,8 +129,9 @@ def load_basicvsr(state: Mapping[str, object]) -> SPyNet:
     network = SPyNet()
     for name in ("mean", "std"):  # constants: some writers of this format leave them out
         found.setdefault(name, getattr(network, name))
-    try:
-        network.load_state_dict(found, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"These are not the weights of a BasicVSR SPyNet: {error}") from error
+    if difference := checkpoints.difference(network.state_dict(), found):
+        raise checkpoints.CheckpointError(
+            f"These are not the weights of a BasicVSR, whose flow is wanted: {difference}."
+        )
+    network.load_state_dict(found)
     return network.eval()

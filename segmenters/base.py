@@ -245,19 +245,18 @@ def load_weights(
         state = checkpoints.load_state_dict(path)
         used = WeightsRecord.of_file(name if weights is None else str(path), path)
     state = {key: value for key, value in state.items() if key not in unused}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
+    if difference := checkpoints.difference(network.state_dict(), state):
         source = "The given state dict" if isinstance(weights, Mapping) else str(path)
         owner = _recognise(state)
         if owner not in (None, name):
             raise checkpoints.CheckpointError(
                 f"{source} holds weights of {owner}, not of {name}; choose the segmenter {owner}, "
                 "or give another file."
-            ) from error
+            )
         raise checkpoints.CheckpointError(
-            f"{source} does not hold weights of {name}: {str(error).splitlines()[1].strip()}"
-        ) from error
+            f"{source} does not hold weights of {name}: {difference}."
+        )
+    network.load_state_dict(state)
     return used
 
 

@@ -293,14 +293,14 @@ def _load(
 def _outline_for(name: str, state: StateDict, noted: Mapping[str, Any], label: str) -> nn.Module:
     """The network as registered if that fits, else of the sizes that the weights tell."""
     network = _outline(name)
-    difference = _difference(network.state_dict(), state)
+    difference = checkpoints.difference(network.state_dict(), state)
     if not difference and not noted:
         return network
     likely = [other for other in list_networks() if other != name and _fits(other, state)]
     if noted or not any(_registry[other].tracker for other in likely):
         try:
             network = _outline(name, **{**_registry[name].sizes(state), **noted})
-            difference = _difference(network.state_dict(), state)
+            difference = checkpoints.difference(network.state_dict(), state)
         except (LookupError, TypeError):
             pass  # of another architecture, as the difference says
     if difference:
@@ -351,25 +351,9 @@ def _find_weights(name: str) -> tuple[str, Path]:
     return names[0], checkpoints.path(names[0])  # raises, and says how to fetch it
 
 
-def _difference(wanted: StateDict, state: StateDict) -> str:
-    """Say in a few words what keeps `state` from being loaded, "" if nothing does."""
-    missing = [key for key in wanted if key not in state]
-    surplus = [key for key in state if key not in wanted]
-    shaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} of {len(wanted)} keys are missing ({missing[0]}, ...)")
-    if surplus:
-        problems.append(f"{len(surplus)} keys are unknown ({surplus[0]}, ...)")
-    if shaped:
-        key = shaped[0]
-        found, needed = tuple(state[key].shape), tuple(wanted[key].shape)
-        problems.append(f"{len(shaped)} shapes differ ({key} is {found}, not {needed})")
-    return ", ".join(problems)
-
-
 def _fits(name: str, state: StateDict) -> bool:
-    return not _difference(_outline(name).state_dict(), _registry[name].from_official(state))
+    wanted = _outline(name).state_dict()
+    return not checkpoints.difference(wanted, _registry[name].from_official(state))
 
 
 def _outline(name: str, **overrides: Any) -> nn.Module:

@@ -109,7 +109,7 @@ def load_flow(name: str) -> SPyNet:
             }
         constants = {key: getattr(network, key) for key in ("mean", "std")}
         network.load_state_dict({**constants, **state})
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:
         raise InputError(
             f"{name} does not hold the weights of a SPyNet: {str(error).splitlines()[-1].strip()}"
         ) from None

@@ -192,7 +192,7 @@ def test_fixed_forward(fixed: E2FGVI) -> None:
 def test_leaving_references_out_changes_nothing_else(hq: E2FGVI) -> None:
     frames = golden_frames(4, 60, 108)
     with torch.inference_mode():
-        full, _ = hq(frames, 3)
+        full, _ = hq(masked_frames=frames, num_local=3)
         local, _ = hq(frames, 3, paint_references=False)
         one, flows = hq(frames[:, :1], 1)
         pair, _ = hq(torch.cat((frames, frames.flip(-1))), 3)
@@ -281,16 +281,18 @@ def check_inference(network: E2FGVI, name: str, size: tuple[int, int]) -> None:
     frames, masks = golden_clip(12, *size)
     np.testing.assert_array_equal([f.sum(dtype=np.int64) for f in frames], numbers["clip_sum"])
     np.testing.assert_array_equal([m.sum() for m in masks], numbers["mask_sum"])
-    inputs: list[tuple[tuple[int, ...], int, float]] = []
-    hook = network.register_forward_pre_hook(
-        lambda module, args: inputs.append((tuple(args[0].shape), args[1], float(args[0].mean())))
-    )
+    inputs: list[tuple[Tensor, int]] = []
+    hook = network.register_forward_pre_hook(lambda module, args: inputs.append(args))
     painted = np.stack(list(PublishedInpainter(network).inpaint(frames, masks)))
     hook.remove()
-    shapes, locals_, means = zip(*inputs, strict=True)
+    shapes, locals_, means = zip(*((x.shape, n, float(x.mean())) for x, n in inputs), strict=True)
     np.testing.assert_array_equal(shapes, numbers["window_shape"])
     np.testing.assert_array_equal(locals_, numbers["window_lt"])
     np.testing.assert_allclose(means, numbers["window_in_mean"], atol=1e-6)
+    with torch.inference_mode():
+        last, _ = network(*inputs[-1])  # upstream paints the references as well
+    moments = numbers["window_out_mean"][-1], numbers["window_out_std"][-1]
+    np.testing.assert_allclose((last.mean(), last.std(correction=0)), moments, atol=1e-5)
     stride = int(numbers["stride"])
     sample = painted[:, ::stride, ::stride].astype(int)
     difference = np.abs(sample - numbers["comp_sample"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from checkpoints import CheckpointError
 from inpainting.spynet import SPyNet, load_basicvsr, warp
 from tests.golden.formula import formula_tensor
 from tests.inpainting.conftest import texture
@@ -62,10 +63,13 @@ def test_every_entry_has_its_place() -> None:
         assert torch.equal(value, state[f"spynet.{key}"])
     missing = dict(state)
     del missing["spynet.basic_module.3.basic_module.4.bias"]
-    with pytest.raises(ValueError, match=r"basic_module\.3\.basic_module\.4\.bias"):
+    with pytest.raises(CheckpointError, match=r"basic_module\.3\.basic_module\.4\.bias"):
         load_basicvsr({"params": missing})
-    with pytest.raises(ValueError, match="stray"):
+    with pytest.raises(CheckpointError, match="stray"):
         load_basicvsr({"params": {**state, "spynet.stray": torch.zeros(1)}})
+    with pytest.raises(CheckpointError) as told:
+        load_basicvsr({"net": torch.zeros(1)})
+    assert len(str(told.value)) < 200 and "\n" not in str(told.value)
 
 
 def test_warp_looks_up_where_the_flow_points() -> None:
