@@ -501,9 +501,17 @@ def test_a_run_uses_what_was_pointed_at_and_only_one_is_under_way(
     session.point(2, *middle(2), 1)
     session.decide(1, "segment")
     session.adjust(exports=["coco"])
+    go = threading.Event()
+
+    def run(*what: Any, **how: Any) -> runs.Result:
+        go.wait(300)
+        return run_here(*what, **how)
+
+    workspace.jobs = Jobs(lambda: run)
     job = session.start(workspace.jobs)
     with pytest.raises(InputError, match="being worked on"):
         session.start(workspace.jobs)
+    go.set()
     finished(job)
     assert job.state == "done", job.error
     results = session.folder / "results"
