@@ -61,6 +61,11 @@ class Tracker(Protocol):
 
 def check_frame(frame: np.ndarray, size: tuple[int, int] | None = None) -> None:
     """Raise InputError unless `frame` is (h, w, 3) uint8, and of `size` (height, width)."""
+    if not isinstance(frame, np.ndarray):  # such as the None of a picture that could not be read
+        raise InputError(
+            "A frame is an array of height x width x 3 with type uint8, but this one is a "
+            f"{type(frame).__name__}."
+        )
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise InputError(
             f"A frame is an array of height x width x 3 with type uint8, but this one is "
@@ -88,7 +93,10 @@ def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.nd
         InputError: the box is not four finite numbers, has no area, lies outside of the frame or
             reaches too far beyond it.
     """
-    values = np.asarray(box, dtype=np.float64)
+    try:
+        values = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.shape != (4,) or not np.isfinite(values).all():
         raise InputError(f"A box is four numbers x0, y0, x1, y1, but this one is {box}.")
     x0, y0, x1, y1 = values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,9 +201,10 @@ def test_auto_is_a_device_of_this_machine() -> None:
         (np.zeros((40, 60), np.uint8), "height x width x 3"),
         (np.zeros((40, 60, 4), np.uint8), "40 x 60 x 4"),
         (np.zeros((40, 60, 3), np.float32), "type float32"),
+        (None, "height x width x 3 .* is a NoneType"),
     ],
 )
-def test_bad_frames(frame: np.ndarray, sentence: str) -> None:
+def test_bad_frames(frame: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         base.check_frame(frame)
 
@@ -219,9 +221,10 @@ def test_bad_frames(frame: np.ndarray, sentence: str) -> None:
         ([1, 2, 3], "four numbers"),
         ([1, 2, float("nan"), 9], "four numbers"),
         ([1, 2, float("inf"), 9], "four numbers"),
+        ("1,2,3,9", "four numbers"),
     ],
 )
-def test_bad_boxes(box: list[float], sentence: str) -> None:
+def test_bad_boxes(box: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         base.check_box(box, (40, 60))
 

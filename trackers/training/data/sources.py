@@ -461,9 +461,10 @@ def find_sources(text: str) -> list[tuple[str, str]]:
         kinds = [(_kind_of(path), str(path)) for path in folders if path.is_dir()]
         if found := [(kind, path) for kind, path in kinds if kind is not None]:
             return found
+    missing = "" if folder.is_dir() else ", and there is no folder of that name"
     raise InputError(
-        f"--data takes KIND=PATH such as stills=DIR, not {text!r}; or a folder that holds packed "
-        "shards, or whose name, or those of the folders in it, are kinds (see list)."
+        f"--data takes KIND=PATH such as stills=DIR, not {text!r}{missing}; or a folder that holds "
+        "packed shards, or whose name, or those of the folders in it, are kinds (see list)."
     )
 
 

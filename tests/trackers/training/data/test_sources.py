@@ -272,5 +272,6 @@ def test_a_folder_alone_says_what_it_holds(stills: Path, tracks: Path, tmp_path:
 def test_another_folder_does_not(text: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photographs").mkdir()
-    with pytest.raises(InputError, match="--data takes KIND=PATH such as stills=DIR, not"):
+    with pytest.raises(InputError, match="--data takes KIND=PATH such as stills=DIR, not") as told:
         find_sources(text)
+    assert ("there is no folder" in str(told.value)) == (text != "photographs")
