@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -121,7 +122,7 @@ class CachedSegmenter:
             with safe_open(file, framework="pt", device=str(self.device)) as stored:
                 height, width = map(int, stored.metadata()["size"].split())
                 features = stored.get_tensor("features")
-            file.touch()  # the time of a file says when it was last used
+            _note_use(file)
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
@@ -140,6 +141,7 @@ class CachedSegmenter:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             part.write_bytes(data)
+            _note_use(part)
             part.replace(self._folder / (key + _SUFFIX))
             self._make_room()
         except OSError as error:  # a full disk only makes the next click slower
@@ -164,6 +166,12 @@ class CachedSegmenter:
                 break
             file.unlink(missing_ok=True)
             excess -= size
+
+
+def _note_use(file: Path) -> None:
+    """Let a file's time say when it was used last; the system's own clock for that is coarse."""
+    now = time.time_ns()
+    os.utime(file, ns=(now, now))
 
 
 def _bytes(embedding: Embedding) -> int:
