@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_project_goes_on_elsewhere(
 ) -> None:
     job = session.start(workspace.jobs)
     while job.active:
-        pass
+        time.sleep(0.01)
     assert job.state == "done", job.error
     client = TestClient(Files(Starlette(), workspace, AtWork()))
     answer = client.get(f"/media/{session.id}/project.zip")
@@ -88,7 +89,7 @@ def test_a_project_goes_on_elsewhere(
             assert np.array_equal(again.mask_at(thing, frame), session.mask_at(thing, frame))
     job = again.start(other.jobs)
     while job.active:
-        pass
+        time.sleep(0.01)
     assert job.state == "done", job.error
     other.close()
 
