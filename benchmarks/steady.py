@@ -5,8 +5,9 @@
 
 DAVIS and BOXES are folders as `python -m segmenters evaluate` takes them. `parts` cuts objects out
 the way `demo` does, without each of its parts, with parts that it has not, and with one part after
-another. `window` puts objects as small as asked for into a film of 1920x1080, and cuts them out of
-whole frames and of windows. MobileSAM, float32.
+another. The specks, which `demo` drops at the end, are left in, so that each part is measured by
+itself; one row shows what dropping them does. `window` puts objects as small as asked for into a
+film of 1920x1080, and cuts them out of whole frames and of windows. MobileSAM, float32.
 """
 
 from __future__ import annotations
@@ -90,15 +91,16 @@ class Variant:
 
 Name = Literal[
     "default", "larger", "itself", "window", "choice", "flow", "trust", "0", "0.3", "0.9",
-    "box", "islands", "holes", "alone", "1", "2", "3", "4",
+    "specks", "box", "islands", "holes", "alone", "1", "2", "3", "4",
 ]  # fmt: skip
 CHOICE = "choose_candidate"
 BEST = {CHOICE: lambda found, **_: found[0]}
+KEPT = {"clean_mask": lambda mask, **_: mask}
 STILL = {"dense_flow": lambda frame, _: np.zeros((*frame.shape[:2], 2), np.float32)}
 LARGER = (0,)
 UNSMOOTHED = partial(steady.Steadier, inertia=0)
 VARIANTS: dict[Name, Variant] = {
-    "default": Variant("**as it is**"),
+    "default": Variant("all parts, specks left in"),
     "larger": Variant("asked about the larger box alone", asked=LARGER),
     "itself": Variant("asked about the tracked box alone", asked=(1,)),
     "window": Variant("without windows: whole frames", region="never"),
@@ -112,19 +114,20 @@ VARIANTS: dict[Name, Variant] = {
         "`--steady 0.3` (as it is: 0.6)", steadier=partial(steady.Steadier, inertia=0.3)
     ),
     "0.9": Variant("`--steady 0.9`", steadier=partial(steady.Steadier, inertia=0.9)),
-    "box": Variant("as it is, and chosen by the tracked box as well", steadier=Boxed),
+    "specks": Variant("**as it is**: specks dropped (below .5 %)", {"clean_mask": clean_mask}),
+    "box": Variant("all parts, and chosen by the tracked box as well", steadier=Boxed),
     "islands": Variant(
-        "as it is, and islands dropped (below a tenth)", steadier=partial(Cleaned, min_island=0.1)
+        "all parts, and islands dropped (below a tenth)", steadier=partial(Cleaned, min_island=0.1)
     ),
     "holes": Variant(
-        "as it is, and pinholes filled (up to .3 %)", steadier=partial(Cleaned, max_hole=0.003)
+        "all parts, and pinholes filled (up to .3 %)", steadier=partial(Cleaned, max_hole=0.003)
     ),
     "alone": Variant("nothing: each whole frame alone, best score, box as it is"),
     "1": Variant("+ a margin round tracked boxes", BEST, UNSMOOTHED, LARGER, region="never"),
     "2": Variant("+ windows", BEST, UNSMOOTHED, LARGER),
     "3": Variant("+ choice by the mask before", steadier=UNSMOOTHED, asked=LARGER),
     "4": Variant("+ the tracked box itself as well", steadier=UNSMOOTHED),
-    # + smoothing is "default"
+    # + smoothing is "default", and that without specks "specks"
 }
 
 
@@ -187,7 +190,7 @@ def parts(
             if name == "alone":
                 prompts = (None if box is None else Prompt(box=box) for box in places)
                 masks = evaluation.cut_out_alone(model, clip, prompts)
-            instead: dict[str, Any] = {"dense_flow": flow, **variant.instead}
+            instead: dict[str, Any] = {"dense_flow": flow, **KEPT, **variant.instead}
             with (
                 patch.multiple(
                     evaluation,

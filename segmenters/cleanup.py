@@ -27,8 +27,9 @@ def mask_box(mask: np.ndarray) -> np.ndarray | None:
 def clean_mask(mask: np.ndarray, *, max_hole: float = 0.003, min_island: float = 0.1) -> np.ndarray:
     """Drop islands and fill pinholes.
 
-    For what somebody points at in one frame. Masks of a film are better left alone: most holes are
-    true, and so are many islands, such as what comes out from behind a tree (docs/benchmarks.md).
+    By default, for what somebody points at in one frame. Masks of a film lose only specks (see
+    `segmenters.steady`): most holes are true, and so are many islands, such as what comes out from
+    behind a tree (docs/benchmarks.md).
 
     Args:
         mask: Bool (h, w), True on the object.

@@ -4,7 +4,7 @@ A segmenter sees each frame for the first time, so that edges flicker and, now a
 the object comes or goes. Here the answer of the frame before is moved along by optical flow. It
 helps to choose among the candidates, and its logits are averaged with the new ones, the less the
 worse the flow explains the picture: where something was hidden or has appeared, the new frame
-decides alone. The numbers behind this are in docs/benchmarks.md.
+decides alone. Specks are dropped at the end. The numbers behind this are in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from media.flow import dense_flow, warp
 from segmenters.base import MASK_INPUT_SIZE, Candidate
-from segmenters.cleanup import box_iou, choose_candidate, mask_box
+from segmenters.cleanup import box_iou, choose_candidate, clean_mask, mask_box
 from segmenters.region import Window
 
 GRID = MASK_INPUT_SIZE[0]  # side of the logits
@@ -27,6 +27,7 @@ DOUBT_SCORE = 0.85  # a mask with a lower score is doubtful
 DOUBT_AGREEMENT = 0.3  # and so is one whose box overlaps less with the tracked one
 SURE = 10.0  # logits beyond this count as this: sure enough to be given up within a few frames
 BOX_MARGIN = 0.05  # of its size, at each side: by how much a box is the larger one of two
+SPECK = 0.005  # of a mask's largest part: parts smaller than this are not shown
 
 
 def boxes_to_ask(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +115,8 @@ class Steadier:
             moved, trust = carried
             logits = logits + self.inertia * trust * (moved - logits)
             mask = _enlarge(logits, window, size)
+        # The logits keep specks: what comes out from behind a tree begins as a speck.
+        mask = clean_mask(mask, max_hole=0, min_island=SPECK)
         self._before = _Before(frame, logits, window)
         if box is None:
             return SteadyMask(mask, best.score, float("nan"), False)

@@ -101,9 +101,22 @@ def test_each_part_makes_its_difference(
     assert j["default"] > 0.95
     assert j["0"] == j["3"] == pytest.approx(1 / 2, abs=0.02)  # it likes the half again
     assert j["alone"] == pytest.approx(1 / 3, abs=0.02)
-    assert j["choice"] < 0.8 < 0.95 < j["box"]
+    assert j["choice"] < 0.8 < 0.95 < min(j["box"], j["specks"])
     assert j["flow"] < j["default"] - 0.01
     assert vars(product) == before
+
+
+def test_specks_are_left_in_but_where_dropping_them_is_measured(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for path in (root / "JPEGImages/square").iterdir():
+        frame = np.array(Image.open(path))
+        frame[70, 10:120:20] = (230, 20, 20)  # single pixels beside the square of 576
+        Image.fromarray(frame).save(path)
+    monkeypatch.setattr(steady, "build_segmenter", lambda *a, **k: ColourSegmenter())
+    steady.parts(root, only=["default", "0", "specks"])
+    left, unsmoothed, dropped = (float(row[2]) for row in rows(capsys.readouterr().out))  # F
+    assert left < 0.98 and unsmoothed < 0.98 and dropped > 0.995
 
 
 def test_only_tracked_boxes_grow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,10 +49,36 @@ def moved(picture: np.ndarray, dx: int) -> np.ndarray:
 
 def test_the_first_mask_is_the_chosen_candidate_as_it_is() -> None:
     whole = disk()
-    whole[5:8, 5:8], whole[60, 80] = True, False  # an island and a pinhole
+    whole[5:12, 5:12], whole[60, 80] = True, False  # an island and a pinhole
     settled = Steadier().settle(textured(), [candidate(whole), candidate(disk(radius=9), 0.8)])
     assert (settled.mask == whole).all()
     assert settled.score == 0.9 and np.isnan(settled.agreement) and not settled.doubtful
+
+
+@pytest.mark.parametrize("inertia", [0.6, 0.0])
+def test_a_speck_is_not_shown_until_it_has_grown(inertia: float) -> None:
+    frame, box = textured(), np.array([50, 30, 111, 91], np.float32)
+    steadier = Steadier(inertia=inertia)
+    for side in (3, 3, 8, 8, 8):  # 9 of the disk's 2821 pixels are less than a two-hundredth
+        mask = disk()
+        mask[5 : 5 + side, 165 : 165 + side] = True
+        settled = steadier.settle(frame, [candidate(mask)], box=box)
+        if side == 3:
+            assert not settled.mask[:, 150:].any() and settled.agreement > 0.95
+    assert settled.mask[5:13, 165:173].mean() > 0.8
+
+
+def test_a_speck_that_is_not_shown_is_known_of() -> None:
+    """What comes out from behind a tree begins as one."""
+    frame, speck = textured(), disk(170, 40, 2)
+    steadier = Steadier()
+    for _ in range(2):
+        assert not steadier.settle(frame, [candidate(disk() | speck)]).mask[:, 150:].any()
+    unsure = candidate(np.zeros(SIZE, bool))
+    unsure.logits[candidate(speck).logits > -8] = -1
+    for _ in range(2):
+        left = steadier.settle(frame, [unsure]).mask  # the disk has gone behind something
+    assert iou(left, speck) > 0.5
 
 
 def test_the_tracked_box_does_not_choose() -> None:
