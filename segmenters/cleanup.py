@@ -46,6 +46,8 @@ def clean_mask(mask: np.ndarray, *, max_hole: float = 0.003, min_island: float =
     keep = areas >= min_island * areas[1:].max(initial=0)
     keep[0] = False  # the background
     mask = keep[parts]
+    if not max_hole:
+        return mask  # as for each frame of a film: time counts
 
     # 4-connected, so that the background does not enter by a diagonal line of the object.
     _, gaps, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
