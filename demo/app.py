@@ -48,7 +48,7 @@ from trackers import list_trackers
 
 SAMPLES = {"sample_bunny": "Sample: rabbit", "sample_bikes": "Sample: street"}
 STATIC = Path(__file__).with_name("static")
-SWEEP_SECONDS = 600.0
+SWEEP_SECONDS = 600
 AUTO = "auto"
 GONE = "This project is no longer kept here; choose its video again."
 RESOLUTIONS = (320, 480, 640, 960, 1280, 1920)  # pixels, to choose from
@@ -669,7 +669,8 @@ def serve(
         if desktop and open_window(f"http://{host}:{port}"):
             return 0
         while True:
-            time.sleep(SWEEP_SECONDS)
+            for _ in range(SWEEP_SECONDS):
+                time.sleep(1)  # a signal that another thread takes does not end a sleep
             workspace.sweep()
     except KeyboardInterrupt:
         return 0
