@@ -1,22 +1,26 @@
 """What each idea behind steady masks is worth, and what a window does for small objects.
 
     python -m benchmarks.steady parts DAVIS --cache DIR [--boxes BOXES]
+    python -m benchmarks.steady jumps DAVIS --cache DIR
     python -m benchmarks.steady window DAVIS --cache DIR --out DIR
 
 DAVIS and BOXES are folders as `python -m segmenters evaluate` takes them. `parts` cuts objects out
 the way `demo` does, without each of its parts, with parts that it has not, and with one part after
-another. The specks, which `demo` drops at the end, are left in, so that each part is measured by
-itself; one row shows what dropping them does. `window` puts objects as small as asked for into a
-film of 1920x1080, and cuts them out of whole frames and of windows. MobileSAM, float32.
+another. Specks, which `demo` drops, are left in, and a tracker that jumps to something else is
+believed, so that each part is measured by itself; two rows show what these do. `jumps` turns the
+camera away from objects and back, so that the tracker does jump. `window` puts objects as small as
+asked for into a film of 1920x1080, and cuts them out of whole frames and of windows. MobileSAM,
+float32.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -35,10 +39,12 @@ from media.files import replacing
 from media.flow import dense_flow
 from segmenters import Candidate, Prompt, build_segmenter, evaluation, region, steady
 from segmenters.cache import CachedSegmenter
-from segmenters.cleanup import choose_candidate, clean_mask
+from segmenters.cleanup import choose_candidate, clean_mask, mask_box
 from segmenters.evaluation import Scores, find_clips, region_similarity, true_prompts
+from trackers import build_tracker
 
 FILM = 1080, 1920  # height and width of what small objects are put into
+VIEW = 400  # width of what a camera that turns sees
 SIDES = 50, 100, 200, 400  # of objects, in its pixels
 
 # ------------------------------------------------------------------------------- part by part
@@ -91,16 +97,17 @@ class Variant:
 
 Name = Literal[
     "default", "larger", "itself", "window", "choice", "flow", "trust", "0", "0.3", "0.9",
-    "specks", "box", "islands", "holes", "alone", "1", "2", "3", "4",
+    "specks", "demo", "box", "islands", "holes", "alone", "1", "2", "3", "4",
 ]  # fmt: skip
 CHOICE = "choose_candidate"
 BEST = {CHOICE: lambda found, **_: found[0]}
-KEPT = {"clean_mask": lambda mask, **_: mask}
+BELIEVED = 0.0, 1.0  # in place of `steady.ASTRAY`: no answer is astray
+PLAIN = {"clean_mask": lambda mask, **_: mask, "ASTRAY": BELIEVED}
 STILL = {"dense_flow": lambda frame, _: np.zeros((*frame.shape[:2], 2), np.float32)}
 LARGER = (0,)
 UNSMOOTHED = partial(steady.Steadier, inertia=0)
 VARIANTS: dict[Name, Variant] = {
-    "default": Variant("all parts, specks left in"),
+    "default": Variant("all parts, specks left in, jumps believed"),
     "larger": Variant("asked about the larger box alone", asked=LARGER),
     "itself": Variant("asked about the tracked box alone", asked=(1,)),
     "window": Variant("without windows: whole frames", region="never"),
@@ -114,7 +121,11 @@ VARIANTS: dict[Name, Variant] = {
         "`--steady 0.3` (as it is: 0.6)", steadier=partial(steady.Steadier, inertia=0.3)
     ),
     "0.9": Variant("`--steady 0.9`", steadier=partial(steady.Steadier, inertia=0.9)),
-    "specks": Variant("**as it is**: specks dropped (below .5 %)", {"clean_mask": clean_mask}),
+    "specks": Variant("all parts, and specks dropped (below .5 %)", {"clean_mask": clean_mask}),
+    "demo": Variant(
+        "**as it is**: specks dropped, jumps not believed",
+        {"clean_mask": clean_mask, "ASTRAY": steady.ASTRAY},
+    ),
     "box": Variant("all parts, and chosen by the tracked box as well", steadier=Boxed),
     "islands": Variant(
         "all parts, and islands dropped (below a tenth)", steadier=partial(Cleaned, min_island=0.1)
@@ -127,7 +138,7 @@ VARIANTS: dict[Name, Variant] = {
     "2": Variant("+ windows", BEST, UNSMOOTHED, LARGER),
     "3": Variant("+ choice by the mask before", steadier=UNSMOOTHED, asked=LARGER),
     "4": Variant("+ the tracked box itself as well", steadier=UNSMOOTHED),
-    # + smoothing is "default", and that without specks "specks"
+    # + smoothing is "default", and then "specks" and "demo"
 }
 
 
@@ -190,7 +201,7 @@ def parts(
             if name == "alone":
                 prompts = (None if box is None else Prompt(box=box) for box in places)
                 masks = evaluation.cut_out_alone(model, clip, prompts)
-            instead: dict[str, Any] = {"dense_flow": flow, **KEPT, **variant.instead}
+            instead: dict[str, Any] = {"dense_flow": flow, **PLAIN, **variant.instead}
             with (
                 patch.multiple(
                     evaluation,
@@ -215,6 +226,90 @@ def parts(
 
 def _print_row(titles: Sequence[str], values: Iterable[float], more: Sequence[str] = ()) -> None:
     print(f"| {' | '.join([*titles, *(f'{value:.3f}' for value in values), *more])} |", flush=True)
+
+
+# ------------------------------------------------------------------------------------- jumps
+
+
+def turned(clip: evaluation.Clip, number: int, way: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames and true masks as of a camera that turns away from its object, and back.
+
+    What is seen is a window of `VIEW` pixels' width, which has the object in its middle at first.
+
+    Args:
+        way: 1 turns to the right, -1 to the left.
+    """
+    middle: float | None = None
+    for index in range(min(len(clip), 60)):
+        frame, truth = clip.frame(index), clip.truth(index, number)[0]
+        if middle is None:
+            left, _, width, _ = cv2.boundingRect(truth.astype(np.uint8))
+            middle = left + width / 2
+        away = 10 * (min(max(index - 4, 0), 20) - max(index - 34, 0))
+        x = round(middle - VIEW / 2 + way * max(away, 0))
+        x = min(max(x, 0), frame.shape[1] - VIEW)
+        yield np.ascontiguousarray(frame[:, x : x + VIEW]), truth[:, x : x + VIEW]
+
+
+def jumps(
+    root: Path,
+    *,
+    cache: Path | None = None,
+    sequence: list[str] | None = None,
+    device: str = "auto",
+) -> int:
+    """IoU where a camera turns away from its object, if a tracker that jumps is believed, if not.
+
+    The bundled tracker follows what the true mask of the first frame shows, which counts as drawn
+    by hand. A frame in which the object cannot be seen counts as right if its mask is empty.
+
+    Args:
+        root: Folder of annotated sequences.
+        cache: Folder to keep what frames look like to the model. A frame takes 4 MiB.
+        sequence: Which sequence, in place of all.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    model = CachedSegmenter(build_segmenter("mobile_sam", device=device), folder=cache, disk=2**40)
+    tracker = build_tracker("mixformerv2_small", device=device)
+    table = []
+    print("| sequence | camera turns | frames | believed | not believed |")
+    print("|---|---|--:|--:|--:|")
+    for clip, way in product(find_clips(root, sequence or ()), (1, -1)):
+        limits = BELIEVED, steady.ASTRAY
+        two = steady.Steadier(), steady.Steadier()
+        scores: list[list[float]] = []
+        for frame, truth in turned(clip, clip.objects[0], way):
+            if not scores:
+                box = mask_box(truth)
+                if box is None:
+                    raise InputError(f"The first frame of {clip.name} shows no annotated object.")
+                tracker.initialize(frame, box)
+                for steadier in two:
+                    steadier.hold(frame, truth)
+                scores.append([1.0, 1.0])
+                continue
+            track, size = tracker.track(frame), frame.shape[:2]
+            if track.lost:
+                masks = [np.zeros(size, bool)] * 2
+                for steadier in two:
+                    steadier.forget()
+            else:
+                masks = []
+                boxes = steady.boxes_to_ask(track.box, size)
+                part = region.choose_window(boxes[0], size)
+                answers = region.answer(model, frame, [(Prompt(box=box), part) for box in boxes])
+                candidates = [candidate for found in answers for candidate in found]
+                for steadier, limit in zip(two, limits, strict=True):
+                    with patch.object(steady, "ASTRAY", limit):
+                        settled = steadier.settle(frame, candidates, box=boxes[0], window=part)
+                    masks.append(settled.mask)
+            scores.append([region_similarity(mask, truth) for mask in masks])
+        table.append(np.mean(scores, axis=0))
+        direction = "right" if way > 0 else "left"
+        _print_row([clip.name, direction, str(len(scores))], table[-1])
+    if table:
+        _print_row([f"mean of {len(table)}", "", ""], np.mean(table, axis=0))
+    return 0
 
 
 # ------------------------------------------------------------------------------ small objects
@@ -307,4 +402,4 @@ def window(
 
 
 if __name__ == "__main__":
-    sys.exit(run_program("python -m benchmarks.steady", __doc__, (parts, window)))
+    sys.exit(run_program("python -m benchmarks.steady", __doc__, (parts, jumps, window)))

@@ -4,7 +4,11 @@ A segmenter sees each frame for the first time, so that edges flicker and, now a
 the object comes or goes. Here the answer of the frame before is moved along by optical flow. It
 helps to choose among the candidates, and its logits are averaged with the new ones, the less the
 worse the flow explains the picture: where something was hidden or has appeared, the new frame
-decides alone. Specks are dropped at the end. The numbers behind this are in docs/benchmarks.md.
+decides alone. Specks are dropped at the end.
+
+It also tells when a tracker has jumped to something else, or stays behind when its object goes out
+of the picture: an answer that lies on what was seen in the frame before, and was not the object, is
+not the object. The numbers behind all this are in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -28,6 +32,11 @@ DOUBT_AGREEMENT = 0.3  # and so is one whose box overlaps less with the tracked 
 SURE = 10.0  # logits beyond this count as this: sure enough to be given up within a few frames
 BOX_MARGIN = 0.05  # of its size, at each side: by how much a box is the larger one of two
 SPECK = 0.005  # of a mask's largest part: parts smaller than this are not shown
+KNOWN = 0.5  # trust from which on a cell shows what the frame before has shown
+ASTRAY = 0.15, 0.7  # an answer with less of the object, and more of what is known not to be it
+GONE = 0.35  # of its late size: if less is left of an object, it has gone out of sight
+HELD = 25  # frames; then a tracker that insists is believed, unless its object has gone
+FADING = 0.95  # of the late size, from frame to frame
 
 
 def boxes_to_ask(box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +67,8 @@ class SteadyMask:
         mask: Bool (h, w) at frame size.
         score: The model's own guess of the IoU of the candidate it is made from.
         agreement: IoU in [0, 1] of the box round the mask with the tracked one; nan without one.
-        doubtful: Mask or track are probably wrong: they disagree, or the score is low.
+        doubtful: Mask or track are probably wrong: they disagree, the score is low, or the answers
+            were not the object; then the mask is the one before, moved, or empty.
     """
 
     mask: np.ndarray
@@ -74,6 +84,8 @@ class _Before:
     frame: np.ndarray
     logits: np.ndarray  # (256, 256), in the padded square of its window
     window: Window
+    area: float  # of the mask, in pixels of the frame: the largest of late
+    held: int = 0  # frames in a row in which the answers were not believed
 
 
 class Steadier:
@@ -107,21 +119,30 @@ class Steadier:
         """
         size = frame.shape[:2]
         window = window or (0, 0, size[1], size[0])
-        carried = None if self._before is None else self._carry(self._before, frame, window)
+        before, area, held, astray = self._before, 0.0, 0, False
+        carried = None if before is None else self._carry(before, frame, window)
         previous = None if carried is None else _enlarge(carried[0], window, size)
         best = choose_candidate(candidates, previous=previous)
         mask, logits = best.mask, np.clip(best.logits, -SURE, SURE)
-        if carried is not None and self.inertia > 0:
+        if before is not None and carried is not None and self.inertia > 0:
             moved, trust = carried
-            logits = logits + self.inertia * trust * (moved - logits)
+            area = FADING * before.area
+            if not _is_astray(best.logits, moved, trust, window):
+                logits = logits + self.inertia * trust * (moved - logits)
+            elif before.held < HELD:
+                _, _, scale = _grid(window)
+                gone = (moved > 0).sum() / scale**2 < GONE * before.area
+                # Once it is gone, it has to come back from where nothing was seen.
+                logits = np.full_like(moved, -SURE) if gone else moved
+                area, held, astray = before.area, before.held + (not gone), True
             mask = _enlarge(logits, window, size)
         # The logits keep specks: what comes out from behind a tree begins as a speck.
         mask = clean_mask(mask, max_hole=0, min_island=SPECK)
-        self._before = _Before(frame, logits, window)
+        self._before = _Before(frame, logits, window, max(area, float(mask.sum())), held)
         if box is None:
-            return SteadyMask(mask, best.score, float("nan"), False)
+            return SteadyMask(mask, best.score, float("nan"), astray)
         agreement = box_iou(mask_box(mask), box)
-        doubtful = agreement < DOUBT_AGREEMENT or best.score < DOUBT_SCORE
+        doubtful = astray or agreement < DOUBT_AGREEMENT or best.score < DOUBT_SCORE
         return SteadyMask(mask, best.score, agreement, doubtful)
 
     def hold(self, frame: np.ndarray, mask: np.ndarray) -> None:
@@ -131,7 +152,7 @@ class Steadier:
         logits = np.full(MASK_INPUT_SIZE, -SURE, np.float32)
         small = cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         logits[:rows, :columns] = SURE * (2 * small - 1)
-        self._before = _Before(frame, logits, (0, 0, width, height))
+        self._before = _Before(frame, logits, (0, 0, width, height), float(mask.sum()))
 
     def forget(self) -> None:
         """Begin anew: the object is lost, or the next frame is of another shot."""
@@ -170,6 +191,23 @@ class Steadier:
         trust = np.zeros(MASK_INPUT_SIZE, np.float32)
         trust[:rows, :columns] = known * np.exp(-((change / self.tolerance) ** 2))
         return moved, trust
+
+
+def _is_astray(logits: np.ndarray, moved: np.ndarray, trust: np.ndarray, window: Window) -> bool:
+    """Whether an answer lies on what the frame before has shown not to be the object.
+
+    Args:
+        logits: The answer, (256, 256).
+        moved, trust: The frame before; see `Steadier._carry`.
+    """
+    rows, columns, _ = _grid(window)
+    inside = logits[:rows, :columns] > 0
+    if not inside.any():
+        return False
+    mine = moved[:rows, :columns][inside] > 0
+    known = trust[:rows, :columns][inside] > KNOWN
+    share, strange = ASTRAY
+    return bool(mine.mean() < share and (known & ~mine).mean() > strange)
 
 
 def _grid(window: Window) -> tuple[int, int, float]:

@@ -101,7 +101,7 @@ def test_each_part_makes_its_difference(
     assert j["default"] > 0.95
     assert j["0"] == j["3"] == pytest.approx(1 / 2, abs=0.02)  # it likes the half again
     assert j["alone"] == pytest.approx(1 / 3, abs=0.02)
-    assert j["choice"] < 0.8 < 0.95 < min(j["box"], j["specks"])
+    assert j["choice"] < 0.8 < 0.95 < min(j["box"], j["specks"], j["demo"])
     assert j["flow"] < j["default"] - 0.01
     assert vars(product) == before
 

@@ -10,7 +10,7 @@ from segment_anything.modeling import Sam
 
 from segmenters import Candidate
 from segmenters.cleanup import choose_candidate
-from segmenters.steady import BOX_MARGIN, Steadier, _enlarge, boxes_to_ask
+from segmenters.steady import BOX_MARGIN, HELD, Steadier, _enlarge, boxes_to_ask
 
 SIZE = (120, 200)
 WHOLE = (0, 0, 200, 120)
@@ -172,6 +172,56 @@ def test_an_empty_mask_is_doubtful() -> None:
         textured(), [candidate(np.zeros(SIZE, bool))], box=np.array([50, 30, 110, 90])
     )
     assert not settled.mask.any() and settled.doubtful and settled.agreement == 0
+
+
+def test_a_jump_to_what_was_seen_not_to_be_the_object_is_not_believed() -> None:
+    frame, elsewhere = textured(), disk(160, 60, 25)
+    steadier = Steadier()
+    steadier.settle(frame, [candidate(disk())])
+    for _ in range(HELD):
+        held = steadier.settle(frame, [candidate(elsewhere)])
+        assert held.doubtful and iou(held.mask, disk()) > 0.95
+    found = steadier.settle(frame, [candidate(disk())])
+    assert not found.doubtful and iou(found.mask, disk()) > 0.95
+
+
+def test_a_tracker_that_insists_is_believed() -> None:
+    frame, elsewhere = textured(), disk(160, 60, 25)
+    steadier = Steadier()
+    steadier.settle(frame, [candidate(disk())])
+    for _ in range(HELD):
+        steadier.settle(frame, [candidate(elsewhere)])
+    for _ in range(8):
+        settled = steadier.settle(frame, [candidate(elsewhere)])
+    assert not settled.doubtful and iou(settled.mask, elsewhere) > 0.95
+
+
+def test_each_frame_by_itself_knows_of_no_jump() -> None:
+    frame, elsewhere = textured(), disk(160, 60, 25)
+    steadier = Steadier(inertia=0)
+    steadier.settle(frame, [candidate(disk())])
+    settled = steadier.settle(frame, [candidate(elsewhere)])
+    assert not settled.doubtful and (settled.mask == elsewhere).all()
+
+
+def test_what_has_left_the_picture_is_not_found_in_what_stands_there() -> None:
+    still, thing, elsewhere = textured(), textured(1), disk(150, 60, 25)
+
+    def frame(x: float) -> np.ndarray:
+        shown = still.copy()
+        shown[disk(x)] = np.roll(thing, round(x), axis=1)[disk(x)]
+        return shown
+
+    steadier = Steadier()
+    for x in range(60, -30, -6):
+        seen = steadier.settle(frame(x), [candidate(disk(x))])
+    assert 0 < seen.mask.sum() < 500
+    for _ in range(HELD + 10):  # for good, not for a while
+        settled = steadier.settle(frame(-60), [candidate(elsewhere)])
+        assert settled.doubtful and not settled.mask.any()
+    for x in range(-24, 60, 6):
+        back = steadier.settle(frame(x), [candidate(disk(x))])
+    assert not back.doubtful and iou(back.mask, disk(54)) > 0.9
 
 
 def test_windows_may_move_from_frame_to_frame() -> None:
