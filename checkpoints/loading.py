@@ -154,7 +154,8 @@ def load_state_dict(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
 
 def difference(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> str:
     """Say in a few words what keeps `state` from being loaded as `wanted`, "" if nothing does."""
-    missing = [key for key in wanted if key not in state]
+    # Batch counters are not weights, and many a converted file leaves them out, as torch allows.
+    missing = [k for k in wanted if k not in state and not k.endswith(".num_batches_tracked")]
     surplus = [key for key in state if key not in wanted]
     shaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     problems = []

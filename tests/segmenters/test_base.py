@@ -117,6 +117,13 @@ def test_named_keys_may_be_left_over(load: partial[WeightsRecord]) -> None:
     assert load({**GOOD, "head.weight": torch.ones(3)}).name == "state dict"
 
 
+def test_the_counters_of_batches_may_be_missing() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(2))
+    state = {k: v + 1 for k, v in network.state_dict().items() if "num_batches" not in k}
+    base.load_weights(network, "mobile_sam", state)
+    assert (network[0].running_var == 2).all() and network[0].num_batches_tracked == 0
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
