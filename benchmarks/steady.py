@@ -107,7 +107,7 @@ STILL = {"dense_flow": lambda frame, _: np.zeros((*frame.shape[:2], 2), np.float
 LARGER = (0,)
 UNSMOOTHED = partial(steady.Steadier, inertia=0)
 VARIANTS: dict[Name, Variant] = {
-    "default": Variant("all parts, specks left in, jumps believed"),
+    "default": Variant("all parts"),
     "larger": Variant("asked about the larger box alone", asked=LARGER),
     "itself": Variant("asked about the tracked box alone", asked=(1,)),
     "window": Variant("without windows: whole frames", region="never"),
