@@ -127,7 +127,8 @@ class Steadier:
         if before is not None and carried is not None and self.inertia > 0:
             moved, trust = carried
             area = FADING * before.area
-            if not _is_astray(best.logits, moved, trust, window):
+            # As long as nothing was found, there is nothing to jump from.
+            if not before.area or not _is_astray(best.logits, moved, trust, window):
                 logits = logits + self.inertia * trust * (moved - logits)
             elif before.held < HELD:
                 _, _, scale = _grid(window)

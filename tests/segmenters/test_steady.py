@@ -185,6 +185,15 @@ def test_a_jump_to_what_was_seen_not_to_be_the_object_is_not_believed() -> None:
     assert not found.doubtful and iou(found.mask, disk()) > 0.95
 
 
+def test_what_is_found_later_is_no_jump() -> None:
+    frame, steadier = textured(), Steadier()
+    steadier.settle(frame, [candidate(np.zeros(SIZE, bool))])
+    for _ in range(8):
+        settled = steadier.settle(frame, [candidate(disk())])
+        assert not settled.doubtful
+    assert iou(settled.mask, disk()) > 0.95
+
+
 def test_a_tracker_that_insists_is_believed() -> None:
     frame, elsewhere = textured(), disk(160, 60, 25)
     steadier = Steadier()
